@@ -1,0 +1,101 @@
+package budget
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// describe says a decision in one sentence with its numbers. The wording is
+// covered by the golden rows of the tests: operators and scripts read it.
+func describe(q Question, d Decision, bounds []Bound) string {
+	pod := q.Pod
+	if pod == "" {
+		pod = "a pod"
+	}
+	switch d.Reason {
+	case Unbounded:
+		return fmt.Sprintf("budget %s cannot be decided because no cluster that was read states its bound%s", q.Budget, details(q))
+	case ClusterUnread:
+		if !bounds[0].Absolute() || d.Left >= d.Desired {
+			return fmt.Sprintf("budget %s with %s cannot be decided without cluster %s", q.Budget, relativeBound(bounds), unread(q))
+		}
+		return fmt.Sprintf("evicting %s would leave %s of budget %s provably available and %s needs %d, while cluster %s counts as 0",
+			pod, pods(d.Left), q.Budget, bounds[0], d.Desired, unread(q))
+	case ViewsDiffer:
+		return fmt.Sprintf("budget %s with %s cannot be decided while its clusters disagree on who takes part: %s", q.Budget, relativeBound(bounds), views(q))
+	}
+	verb := "would leave"
+	if d.Verdict == Allow {
+		verb = "leaves"
+	}
+	return fmt.Sprintf("evicting %s %s %s of %d of budget %s available and %s needs %d%s",
+		pod, verb, pods(d.Left), d.Expected, q.Budget, bounds[0], d.Desired, details(q))
+}
+
+func relativeBound(bounds []Bound) Bound {
+	i := slices.IndexFunc(bounds, func(b Bound) bool { return !b.Absolute() })
+	return bounds[max(i, 0)]
+}
+
+func pods(n int) string {
+	if n == 1 {
+		return "1 pod"
+	}
+	return fmt.Sprintf("%d pods", n)
+}
+
+func unread(q Question) string {
+	var names []string
+	for _, c := range q.Clusters {
+		if c.Unread != "" {
+			names = append(names, fmt.Sprintf("%s (%s)", c.Name, c.Unread))
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+func views(q Question) string {
+	var all []string
+	for _, c := range q.Clusters {
+		if c.Unread == "" {
+			all = append(all, fmt.Sprintf("%s sees [%s]", c.Name, strings.Join(slices.Sorted(slices.Values(c.View)), " ")))
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+// details lists available/expected and what is in flight or waiting, cluster by cluster.
+func details(q Question) string {
+	if len(q.Clusters) == 0 {
+		return ""
+	}
+	rows := make([]string, 0, len(q.Clusters))
+	for _, c := range q.Clusters {
+		if c.Unread != "" {
+			rows = append(rows, fmt.Sprintf("%s not read: %s", c.Name, c.Unread))
+			continue
+		}
+		var available, granted, waiting int
+		for _, p := range c.Pods {
+			switch {
+			case p.Claim == Granted:
+				granted++
+			case p.Available:
+				available++
+				if p.Claim == PendingHigher || p.Claim == PendingLower {
+					waiting++
+				}
+			}
+		}
+		row := fmt.Sprintf("%s %d/%d", c.Name, available, c.Expected)
+		if granted > 0 {
+			row += fmt.Sprintf(", %d in flight", granted)
+		}
+		if waiting > 0 {
+			row += fmt.Sprintf(", %d asked for", waiting)
+		}
+		rows = append(rows, row)
+	}
+	return " (" + strings.Join(rows, "; ") + ")"
+}
