@@ -1,0 +1,163 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// MeshPodDisruptionBudget limits how many pods of a service may be disrupted
+// at the same time, over all clusters of a ClusterMesh.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:shortName=mpdb,categories=all
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Allowed",type=integer,JSONPath=`.status.disruptionsAllowed`
+// +kubebuilder:printcolumn:name="Available",type=integer,JSONPath=`.status.currentHealthy`
+// +kubebuilder:printcolumn:name="Desired",type=integer,JSONPath=`.status.desiredHealthy`
+// +kubebuilder:printcolumn:name="Expected",type=integer,JSONPath=`.status.expectedPods`
+// +kubebuilder:printcolumn:name="In Flight",type=integer,JSONPath=`.status.disruptionsInFlight`
+// +kubebuilder:printcolumn:name="Clusters",type=string,JSONPath=`.status.clustersReachable`
+// +kubebuilder:printcolumn:name="Enforced",type=string,JSONPath=`.status.conditions[?(@.type=="Enforced")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type MeshPodDisruptionBudget struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// +required
+	Spec MeshPodDisruptionBudgetSpec `json:"spec"`
+	// +optional
+	Status MeshPodDisruptionBudgetStatus `json:"status,omitempty"`
+}
+
+// MeshPodDisruptionBudgetSpec says which pods are covered and how many of them
+// must stay, counted over the whole mesh.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.minAvailable) != has(self.maxUnavailable)",message="exactly one of minAvailable and maxUnavailable must be set"
+type MeshPodDisruptionBudgetSpec struct {
+	// service is the name of the Service, in the budget's namespace, that selects
+	// the pods in each cluster. It needs a selector. It cannot be changed: make
+	// another budget instead.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z]([-a-z0-9]*[a-z0-9])?$`
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="service is immutable: delete this budget and create another one"
+	Service string `json:"service"`
+
+	// minAvailable is how many pods of the whole mesh must stay available: a
+	// number, or a percentage of the expected pods, rounded up. A number can be
+	// judged without a cluster that is unreachable, whose pods then count as
+	// unavailable.
+	//
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 && self <= 1000000 : self.matches('^(100|[0-9]{1,2})%$')",message="minAvailable must be a number of pods, 0 or more, or a percentage from 0% to 100%"
+	MinAvailable *intstr.IntOrString `json:"minAvailable,omitempty"`
+
+	// maxUnavailable is how many pods of the whole mesh may be unavailable: a
+	// number, or a percentage of the expected pods, rounded up. It can be judged
+	// only while every cluster in scope can be read.
+	//
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 && self <= 1000000 : self.matches('^(100|[0-9]{1,2})%$')",message="maxUnavailable must be a number of pods, 0 or more, or a percentage from 0% to 100%"
+	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
+
+	// clusters that take part, by their Cilium cluster names, the own one
+	// included. Default: every cluster of the mesh that holds the budget or
+	// exports the service, or that has done so before; a configured cluster that
+	// was never read counts as taking part until it can be read.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=511
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=32
+	// +kubebuilder:validation:items:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Clusters []string `json:"clusters,omitempty"`
+}
+
+// MeshPodDisruptionBudgetStatus is the state of the budget as the cluster's
+// own controller sees the mesh. The first five fields mean what they mean in
+// policy/v1, counted over the mesh.
+type MeshPodDisruptionBudgetStatus struct {
+	// observedGeneration of the spec that the status describes.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// disruptionsAllowed is how many pods may be disrupted now.
+	DisruptionsAllowed int32 `json:"disruptionsAllowed"`
+	// currentHealthy is the number of available pods whose disruption was not granted.
+	CurrentHealthy int32 `json:"currentHealthy"`
+	// desiredHealthy is how many pods must stay available.
+	DesiredHealthy int32 `json:"desiredHealthy"`
+	// expectedPods is how many pods the owners in all clusters ask for.
+	ExpectedPods int32 `json:"expectedPods"`
+	// disruptionsInFlight is how many granted disruptions are not finished.
+	DisruptionsInFlight int32 `json:"disruptionsInFlight"`
+	// clustersReachable is how many of the clusters in scope can be read: "3/3".
+	// +optional
+	ClustersReachable string `json:"clustersReachable,omitempty"`
+	// clusters in scope, by name. A cluster stays listed, and thereby in scope,
+	// until spec.clusters says otherwise or the budget is created anew.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Clusters []ClusterStatus `json:"clusters,omitempty"`
+	// owners in this cluster and how many pods each asks for. One that vanished
+	// keeps its last count until another one appears.
+	// +optional
+	// +listType=map
+	// +listMapKey=kind
+	// +listMapKey=name
+	Owners []OwnerStatus `json:"owners,omitempty"`
+	// conditions of the budget: Enforced, DisruptionAllowed, NotShared.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// ClusterStatus is one cluster's part in the budget.
+type ClusterStatus struct {
+	// name of the cluster.
+	Name string `json:"name"`
+	// reachable: the cluster's kvstore can be read and holds the budget.
+	Reachable bool `json:"reachable"`
+	// message says why the cluster is not reachable.
+	// +optional
+	Message string `json:"message,omitempty"`
+	// since when reachable has been as it is.
+	// +optional
+	Since metav1.Time `json:"since,omitempty"`
+	// expectedPods of the cluster, as known last.
+	ExpectedPods int32 `json:"expectedPods"`
+	// currentHealthy pods of the cluster; 0 while it is not reachable.
+	CurrentHealthy int32 `json:"currentHealthy"`
+	// disruptionsInFlight in the cluster; 0 while it is not reachable.
+	DisruptionsInFlight int32 `json:"disruptionsInFlight"`
+	// bound is the minAvailable or maxUnavailable that the cluster stated last: it binds the
+	// mesh also while the cluster cannot be read.
+	// +optional
+	Bound string `json:"bound,omitempty"`
+}
+
+// OwnerStatus is an owner of covered pods in this cluster.
+type OwnerStatus struct {
+	// kind and name of the owner.
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+	// expectedPods is the number of pods that the owner asked for last.
+	ExpectedPods int32 `json:"expectedPods"`
+	// vanished: the owner does not exist any more.
+	// +optional
+	Vanished bool `json:"vanished,omitempty"`
+}
+
+// MeshPodDisruptionBudgetList is a list of budgets.
+//
+// +kubebuilder:object:root=true
+type MeshPodDisruptionBudgetList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []MeshPodDisruptionBudget `json:"items"`
+}

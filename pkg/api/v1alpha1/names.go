@@ -1,0 +1,36 @@
+package v1alpha1
+
+// Names that users and other programs see. They are part of the API.
+const (
+	// MaxUnavailableAnnotation on a global Service makes a budget: the short form of spec.maxUnavailable.
+	MaxUnavailableAnnotation = "meshpdb.io/max-unavailable"
+	// MinAvailableAnnotation on a global Service makes a budget: the short form of spec.minAvailable.
+	MinAvailableAnnotation = "meshpdb.io/min-available"
+	// NamespaceLabel stands on every namespace that holds a budget; the webhooks select it.
+	NamespaceLabel = "meshpdb.io/budgeted"
+	// NamespaceLabelValue is the value of NamespaceLabel.
+	NamespaceLabelValue = "true"
+)
+
+// Types of conditions.
+const (
+	// ConditionEnforced: disruptions of the budget's pods in this cluster are admitted by meshpdb.
+	ConditionEnforced = "Enforced"
+	// ConditionDisruptionAllowed has the meaning and the reasons of policy/v1's condition of that name.
+	ConditionDisruptionAllowed = "DisruptionAllowed"
+	// ConditionNotShared: Cilium does not export the Service, so the published records count alone.
+	ConditionNotShared = "NotShared"
+)
+
+// Reasons of conditions.
+const (
+	ReasonEnforced             = "Enforced"
+	ReasonServiceNotFound      = "ServiceNotFound"
+	ReasonServiceHasNoSelector = "ServiceHasNoSelector"
+	ReasonOwnerUnknown         = "OwnerUnknown"
+	ReasonProtectedNamespace   = "ProtectedNamespace"
+	ReasonClusterNotInScope    = "ClusterNotInScope"
+	ReasonKVStoreUnavailable   = "KVStoreUnavailable"
+	ReasonShared               = "Shared"
+	ReasonNotExported          = "NotExported"
+)

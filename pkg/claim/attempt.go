@@ -1,0 +1,316 @@
+package claim
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/meshpdb/meshpdb/pkg/budget"
+)
+
+// Step is what an Attempt needs done next. The zero value is invalid.
+type Step uint8
+
+const (
+	// AppendClaim: compare-and-swap Ledger.Append; tell Appended.
+	AppendClaim Step = iota + 1
+	// ReadRegistry: quorum-read the registered instances; tell Registered.
+	ReadRegistry
+	// WriteInstances: write the claim to every instance of Unwritten; tell Written.
+	WriteInstances
+	// ReadClusters: one linearizable read per cluster of Clusters; tell Read.
+	ReadClusters
+	// AwaitChange: wait for a change anywhere, a short while at most; then read again.
+	AwaitChange
+	// GrantClaim: compare-and-swap Ledger.Grant; tell Granted.
+	GrantClaim
+	// WithdrawClaim: compare-and-swap Ledger.Withdraw and unmirror; tell Withdrawn.
+	WithdrawClaim
+	// Answer: the attempt has ended; see Outcome.
+	Answer
+)
+
+// String returns the step's name, for logs and test traces.
+func (s Step) String() string {
+	names := []string{"Invalid", "AppendClaim", "ReadRegistry", "WriteInstances", "ReadClusters", "AwaitChange", "GrantClaim", "WithdrawClaim", "Answer"}
+	if int(s) < len(names) {
+		return names[s]
+	}
+	return "Invalid"
+}
+
+// Covering is a budget that covers the pod.
+type Covering struct {
+	// Name is namespace/name.
+	Name string
+	// Clusters in scope, the own one included.
+	Clusters []string
+}
+
+// Request is what an Attempt starts from.
+type Request struct {
+	Claim   Claim
+	Budgets []Covering
+	// Deadline ends waiting: the claim is withdrawn and the answer is no (R5).
+	Deadline time.Time
+	// Patience is how long a cluster that cannot be read, or that disagrees on
+	// who takes part, is asked again before the answer is no. Waiting is always
+	// safe; it bridges a publisher's hand-over.
+	Patience time.Time
+}
+
+// Outcome is how an Attempt ended.
+type Outcome struct {
+	// Allowed is true only after the grant was acknowledged by the ledger (R6).
+	Allowed bool
+	// Decision is the decisive budget's; its zero value if none was reached.
+	Decision budget.Decision
+	// Budget is the decisive budget's name.
+	Budget string
+	// Sentence says why, also where there was no decision.
+	Sentence string
+	// Repeated: the pod's disruption had been allowed before (R8).
+	Repeated bool
+	// Undecidable: denied for want of knowledge, not for want of budget.
+	Undecidable bool
+}
+
+// Attempt takes one request from the claim to the answer. It is not safe for
+// concurrent use. The caller performs the step that Next names and tells the
+// result; the order of steps is the protocol.
+type Attempt struct {
+	request   Request
+	claim     Claim
+	step      Step
+	unwritten map[string]bool
+	written   map[string]bool
+	rereading bool
+	// first holds, per cluster, the claims of its first valid snapshot: S1 of rule R3.
+	first    map[string]map[string]bool
+	outcome  Outcome
+	attempts int
+}
+
+// Begin starts an attempt.
+func Begin(r Request) *Attempt {
+	return &Attempt{request: r, claim: r.Claim, step: AppendClaim, written: map[string]bool{}, first: map[string]map[string]bool{}}
+}
+
+// Next returns the step to perform.
+func (a *Attempt) Next() Step { return a.step }
+
+// Claim returns the claim as it stands in the ledger.
+func (a *Attempt) Claim() Claim { return a.claim }
+
+// Outcome returns how the attempt ended; valid once Next returns Answer.
+func (a *Attempt) Outcome() Outcome { return a.outcome }
+
+// Rounds returns how many rounds of reads the attempt took.
+func (a *Attempt) Rounds() int { return a.attempts }
+
+// Unwritten returns the instances that have not acknowledged the claim, sorted.
+func (a *Attempt) Unwritten() []string { return slices.Sorted(maps.Keys(a.unwritten)) }
+
+// Clusters returns the clusters to read, sorted.
+func (a *Attempt) Clusters() []string {
+	all := map[string]bool{a.claim.Cluster: true}
+	for _, b := range a.request.Budgets {
+		for _, c := range b.Clusters {
+			all[c] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// Appended tells what the ledger made of the claim (R2, R8). An error means
+// that the claim may or may not stand there.
+func (a *Attempt) Appended(c Claim, asked Asked, err error) {
+	switch {
+	case err != nil:
+		a.refuse(WithdrawClaim, fmt.Sprintf("the claim on %s could not be made durable: %v", a.claim.Pod, err))
+	case asked == Repeated:
+		a.claim = c
+		a.outcome = Outcome{Allowed: true, Repeated: true, Sentence: fmt.Sprintf("the disruption of %s has been allowed before and is not finished", c.Pod)}
+		a.step = Answer
+	case asked == Appended:
+		a.claim = c
+		a.step = ReadRegistry
+	default:
+		a.refuse(Answer, fmt.Sprintf("another request to disrupt %s is being decided", a.claim.Pod))
+	}
+}
+
+// Registered tells the instances of the own store, quorum-read after the claim
+// was durable: an instance that registers later lists it (R1, R2, H05).
+func (a *Attempt) Registered(instances []string, err error) {
+	if err != nil {
+		a.refuse(WithdrawClaim, fmt.Sprintf("the instances of the own kvstore could not be read: %v", err))
+		return
+	}
+	if len(instances) == 0 {
+		a.refuse(WithdrawClaim, "no instance of the own kvstore is in service yet")
+		return
+	}
+	stuck := ""
+	next := map[string]bool{}
+	for _, i := range instances {
+		if a.written[i] {
+			continue
+		}
+		// Re-read after a failed write: still registered means that somebody may read it (R2, H07).
+		if a.rereading && a.unwritten[i] {
+			stuck = i
+		}
+		next[i] = true
+	}
+	a.unwritten = next
+	switch {
+	case stuck != "":
+		a.refuse(WithdrawClaim, fmt.Sprintf("the claim could not be written to instance %s of the own kvstore", stuck))
+	case len(next) > 0:
+		a.step = WriteInstances
+	default:
+		a.step = ReadClusters
+	}
+}
+
+// Written tells which instances acknowledged the claim. Only when all have,
+// the clusters are read (R2, R3, X01).
+func (a *Attempt) Written(acknowledged []string) {
+	for _, i := range acknowledged {
+		a.written[i] = true
+		delete(a.unwritten, i)
+	}
+	if len(a.unwritten) > 0 {
+		a.rereading = true
+		a.step = ReadRegistry
+		return
+	}
+	a.step = ReadClusters
+}
+
+// Read tells the snapshots of one round, one per cluster of Clusters, and
+// decides (R3 to R5).
+func (a *Attempt) Read(snapshots []Snapshot, now time.Time) {
+	a.attempts++
+	for _, s := range snapshots {
+		if s.Invalid == "" && a.first[s.Cluster] == nil {
+			// Not "the first round": a cluster whose first read failed may hold older claims (X15).
+			a.first[s.Cluster] = s.claimIDs()
+		}
+	}
+	a.outcome = a.judge(snapshots)
+	d := a.outcome.Decision
+	switch {
+	case d.Verdict == budget.Allow:
+		a.step = GrantClaim
+	case d.Verdict == budget.Wait && now.Before(a.request.Deadline):
+		a.step = AwaitChange
+	case d.Verdict == budget.Deny && a.outcome.Undecidable && now.Before(a.request.Patience):
+		a.step = AwaitChange
+	default:
+		a.step = WithdrawClaim
+	}
+}
+
+// Changed ends AwaitChange: read again, with the same S1.
+func (a *Attempt) Changed() { a.step = ReadClusters }
+
+// Granted tells whether the ledger acknowledged the grant. Anything else, an
+// ambiguous answer included, is a no (R6).
+func (a *Attempt) Granted(acknowledged bool) {
+	a.step = Answer
+	if acknowledged {
+		a.outcome.Allowed = true
+		a.claim.State = Granted
+		return
+	}
+	a.outcome.Undecidable = true
+	a.outcome.Sentence = fmt.Sprintf("the grant for %s could not be made durable", a.claim.Pod)
+}
+
+// Withdrawn ends WithdrawClaim, whether or not it succeeded: a pending claim
+// that stays is withdrawn later by any replica (R7).
+func (a *Attempt) Withdrawn() { a.step = Answer }
+
+// Expired tells that the time for an answer is over, at any step.
+func (a *Attempt) Expired() {
+	switch a.step {
+	case Answer:
+	case AppendClaim:
+		a.refuse(WithdrawClaim, fmt.Sprintf("the claim on %s could not be made durable in time", a.claim.Pod))
+	default:
+		if a.outcome.Sentence == "" {
+			a.outcome.Sentence = fmt.Sprintf("the disruption of %s could not be decided in time", a.claim.Pod)
+			a.outcome.Undecidable = true
+		}
+		a.step = WithdrawClaim
+	}
+}
+
+func (a *Attempt) refuse(next Step, sentence string) {
+	a.outcome = Outcome{Undecidable: true, Sentence: sentence}
+	a.step = next
+}
+
+// judge is rules R4 and R5 over all budgets of the pod: all must allow, one
+// may deny, and what is neither waits.
+func (a *Attempt) judge(snapshots []Snapshot) Outcome {
+	var worst Outcome
+	for _, b := range a.request.Budgets {
+		d := budget.Decide(a.question(b, snapshots))
+		o := Outcome{
+			Decision: d, Budget: b.Name, Sentence: d.Sentence,
+			Undecidable: d.Verdict == budget.Deny && d.Reason != budget.Insufficient,
+		}
+		if worst.Budget == "" || severity(d) > severity(worst.Decision) {
+			worst = o
+		}
+	}
+	return worst
+}
+
+// severity orders verdicts; among allowed ones the tightest budget speaks.
+func severity(d budget.Decision) int {
+	switch {
+	case d.Verdict == budget.Allow:
+		return -max(0, d.Left-d.Desired)
+	case d.Verdict == budget.Wait:
+		return 1
+	case d.Reason == budget.Insufficient:
+		return 3
+	default:
+		return 2
+	}
+}
+
+func (a *Attempt) question(b Covering, snapshots []Snapshot) budget.Question {
+	claims := a.counted(snapshots)
+	return Question(b, a.claim.Pod, a.claim.UID, snapshots, claims)
+}
+
+// counted returns, by pod UID, how the claims that rule R4 counts stand to the
+// own one: those of S1 that are still present. Later claims count us (F01).
+func (a *Attempt) counted(snapshots []Snapshot) map[string]budget.Claim {
+	counted := map[string]budget.Claim{}
+	for _, s := range snapshots {
+		for _, c := range s.Claims {
+			if s.Invalid != "" || c.ID == a.claim.ID || !a.first[s.Cluster][c.ID] {
+				continue
+			}
+			class := budget.PendingLower
+			switch {
+			case c.State == Granted:
+				class = budget.Granted
+			case c.Before(a.claim):
+				class = budget.PendingHigher
+			}
+			// Granted < PendingHigher < PendingLower: the strongest has the smallest value.
+			if old, ok := counted[c.UID]; !ok || class < old {
+				counted[c.UID] = class
+			}
+		}
+	}
+	return counted
+}

@@ -1,0 +1,55 @@
+package claim
+
+import "cmp"
+
+// State of a claim. The zero value is invalid.
+type State uint8
+
+const (
+	// Pending: written, not decided.
+	Pending State = iota + 1
+	// Granted: the caller was, or is about to be, told "allowed".
+	Granted
+)
+
+// String returns the state as it stands in records.
+func (s State) String() string {
+	switch s {
+	case Pending:
+		return "Pending"
+	case Granted:
+		return "Granted"
+	default:
+		return "Invalid"
+	}
+}
+
+// Claim announces the disruption of one pod to all clusters. There is one per
+// pod, however many budgets cover it: one claim has one priority, which keeps
+// two budgets from waiting for each other (L13 to L15).
+type Claim struct {
+	// ID is unique and never used again.
+	ID string
+	// UID, Namespace and Pod name the pod. Only the UID identifies it.
+	UID, Namespace, Pod string
+	// Budgets that covered the pod when it was claimed, for people; readers match by UID.
+	Budgets []string
+	// Cluster that holds the pod and the claim.
+	Cluster string
+	State   State
+	// Ticket orders claims: 1 + the largest ticket the claimant had ever seen.
+	Ticket uint64
+	// Seq counts how often the granted claim was asked for again (R8).
+	Seq uint64
+}
+
+// Before reports whether c has the higher priority. The order is total and
+// never changes during a claim's life, which is all that freedom from
+// deadlock needs (protocol section 4).
+func (c Claim) Before(other Claim) bool {
+	return cmp.Or(
+		cmp.Compare(c.Ticket, other.Ticket),
+		cmp.Compare(c.Cluster, other.Cluster),
+		cmp.Compare(c.ID, other.ID),
+	) < 0
+}

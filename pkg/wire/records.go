@@ -1,0 +1,214 @@
+package wire
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+)
+
+// MaxSize is the largest value of a record, in bytes. Writers refuse to exceed
+// it and readers refuse to decode more: a peer cannot make us allocate.
+const MaxSize = 100 << 10
+
+// Incarnation is one life of one store instance. Every write of a publisher is
+// guarded by it, so a publisher that lost its place cannot write (rule R1 a).
+//
+// WARNING - STABLE API.
+type Incarnation struct {
+	// ID is random and never used again.
+	ID string `json:"id"`
+	// Controller is the name of the publishing controller, for people.
+	Controller string `json:"controller,omitempty"`
+}
+
+// Marker declares the instance complete (rule R1 e).
+//
+// WARNING - STABLE API.
+type Marker struct {
+	// Incarnation is the ID that was restored; a marker of another one is void.
+	Incarnation string `json:"incarnation"`
+}
+
+// Budget is a cluster's part in one budget.
+//
+// WARNING - STABLE API.
+type Budget struct {
+	// UID of the MeshPodDisruptionBudget in its cluster.
+	UID string `json:"uid,omitempty"`
+	// Service whose selector selects the pods.
+	Service string `json:"service"`
+	// MinAvailable or MaxUnavailable as its user wrote it: "2" or "60%".
+	MinAvailable   string `json:"minAvailable,omitempty"`
+	MaxUnavailable string `json:"maxUnavailable,omitempty"`
+	// Expected is the number of pods that the owners in this cluster ask for.
+	Expected int `json:"expected"`
+	// View is the sorted set of clusters that take part, as this cluster sees it (rule R4).
+	View []string `json:"view"`
+	// Exported: Cilium exports the Service's endpoints, which may then contradict the pod records.
+	Exported bool `json:"exported,omitempty"`
+	// Undecided says why this cluster cannot answer for the budget.
+	Undecided string `json:"undecided,omitempty"`
+	// Tombstone: the budget was deleted here.
+	Tombstone bool `json:"tombstone,omitempty"`
+}
+
+// Unavailability is why a pod does not count as available. Empty: it does.
+//
+// WARNING - STABLE API. Readers take any other value for "unavailable".
+type Unavailability string
+
+// The reasons known to version 1.
+const (
+	Available   Unavailability = ""
+	NotReady    Unavailability = "NotReady"
+	Terminating Unavailability = "Terminating"
+	Terminal    Unavailability = "Terminal"
+	// ProcessExited and OutOfMemory are deaths seen before the kubelet reports them.
+	ProcessExited Unavailability = "ProcessExited"
+	OutOfMemory   Unavailability = "OutOfMemory"
+)
+
+// Pod is one pod of a budget.
+//
+// WARNING - STABLE API.
+type Pod struct {
+	UID  string `json:"uid"`
+	Name string `json:"name"`
+	// IPs of the pod, to find it in Cilium's exported endpoints.
+	IPs         []string       `json:"ips,omitempty"`
+	Unavailable Unavailability `json:"unavailable,omitempty"`
+}
+
+// ClaimState of a claim.
+//
+// WARNING - STABLE API. Readers take an unknown state for Granted.
+type ClaimState string
+
+// The states of version 1.
+const (
+	Pending ClaimState = "Pending"
+	Granted ClaimState = "Granted"
+)
+
+// Reason is by which path a pod is to be disrupted.
+//
+// WARNING - STABLE API. For people and metrics only.
+type Reason string
+
+// The reasons known to version 1.
+const (
+	Eviction Reason = "Eviction"
+	Deletion Reason = "Deletion"
+)
+
+// Claim announces one disruption (protocol rule R2).
+//
+// WARNING - STABLE API.
+type Claim struct {
+	ID      string     `json:"id"`
+	UID     string     `json:"uid"`
+	Pod     string     `json:"pod"`
+	Budgets []string   `json:"budgets,omitempty"`
+	State   ClaimState `json:"state"`
+	Ticket  uint64     `json:"ticket"`
+	Seq     uint64     `json:"seq,omitempty"`
+	Reason  Reason     `json:"reason,omitempty"`
+}
+
+// Record is any of the values above.
+type Record interface {
+	validate() error
+}
+
+// Marshal encodes a record; an invalid or oversized one is an error.
+func Marshal(r Record) ([]byte, error) {
+	if err := r.validate(); err != nil {
+		return nil, fmt.Errorf("encode %T: %w", r, err)
+	}
+	data, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode %T: %w", r, err)
+	}
+	if len(data) > MaxSize {
+		return nil, fmt.Errorf("encode %T: %d bytes exceed %d", r, len(data), MaxSize)
+	}
+	return data, nil
+}
+
+// Unmarshal decodes data into r, a pointer to a record, and validates it.
+func Unmarshal(data []byte, r Record) error {
+	if len(data) > MaxSize {
+		return fmt.Errorf("decode %T: %d bytes exceed %d", r, len(data), MaxSize)
+	}
+	if err := json.Unmarshal(data, r); err != nil {
+		return fmt.Errorf("decode %T: %w", r, err)
+	}
+	if err := r.validate(); err != nil {
+		return fmt.Errorf("decode %T: %w", r, err)
+	}
+	return nil
+}
+
+// maxCount bounds numbers of pods and of tickets that arithmetic relies on.
+const maxCount = 1 << 30
+
+var amount = regexp.MustCompile(`^([0-9]{1,9}|(100|[0-9]{1,2})%)$`)
+
+func (i *Incarnation) validate() error {
+	if i.ID == "" {
+		return errors.New("id is empty")
+	}
+	return nil
+}
+
+func (m *Marker) validate() error {
+	if m.Incarnation == "" {
+		return errors.New("incarnation is empty")
+	}
+	return nil
+}
+
+func (b *Budget) validate() error {
+	switch {
+	case b.Tombstone:
+		return nil
+	case b.Service == "":
+		return errors.New("service is empty")
+	case (b.MinAvailable == "") == (b.MaxUnavailable == ""):
+		return errors.New("exactly one of minAvailable and maxUnavailable must be set")
+	case !amount.MatchString(b.MinAvailable + b.MaxUnavailable):
+		return fmt.Errorf("%q is neither a number nor a percentage up to 100%%", b.MinAvailable+b.MaxUnavailable)
+	case b.Expected < 0 || b.Expected > maxCount:
+		return fmt.Errorf("expected %d is out of range", b.Expected)
+	}
+	return nil
+}
+
+func (p *Pod) validate() error {
+	if p.UID == "" {
+		return errors.New("uid is empty")
+	}
+	for _, ip := range p.IPs {
+		if _, err := netip.ParseAddr(ip); err != nil {
+			return fmt.Errorf("ips: %w", err)
+		}
+	}
+	return nil
+}
+
+func (c *Claim) validate() error {
+	switch {
+	case c.ID == "":
+		return errors.New("id is empty")
+	case c.UID == "":
+		return errors.New("uid is empty")
+	case c.State == "":
+		return errors.New("state is empty")
+	case c.Ticket > 1<<62:
+		// One hostile ticket must not bring everybody's counter to its end.
+		return fmt.Errorf("ticket %d is out of range", c.Ticket)
+	}
+	return nil
+}

@@ -1,0 +1,136 @@
+package wire
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func golden() map[string]Record {
+	return map[string]Record{
+		"incarnation.json":     &Incarnation{ID: "6f1c", Controller: "meshpdb-controller-0"},
+		"marker.json":          &Marker{Incarnation: "6f1c"},
+		"budget-max.json":      &Budget{UID: "b-1", Service: "db", MaxUnavailable: "1", Expected: 3, View: []string{"eu-1", "us-1"}, Exported: true},
+		"budget-min.json":      &Budget{UID: "b-2", Service: "db", MinAvailable: "60%", View: []string{"eu-1"}, Undecided: "service prod/db has no selector"},
+		"budget-deleted.json":  &Budget{UID: "b-3", Tombstone: true},
+		"pod-available.json":   &Pod{UID: "p-1", Name: "db-0", IPs: []string{"10.1.0.7", "fd00::7"}},
+		"pod-unavailable.json": &Pod{UID: "p-2", Name: "db-1", Unavailable: Terminating},
+		"claim.json":           &Claim{ID: "c-1", UID: "p-1", Pod: "db-0", Budgets: []string{"prod/db"}, State: Granted, Ticket: 7, Seq: 1, Reason: Eviction},
+	}
+}
+
+func TestGoldenRecords(t *testing.T) {
+	for name, record := range golden() {
+		file := filepath.Join("testdata", name)
+		data, err := Marshal(record)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if *update {
+			if err := os.WriteFile(file, append(data, '\n'), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(data)+"\n" != string(want) {
+			t.Errorf("%s: version 1 must stay readable by its peers\n got %s\nwant %s", name, data, want)
+		}
+		back := reflect.New(reflect.TypeOf(record).Elem()).Interface().(Record)
+		if err := Unmarshal(want, back); err != nil || !reflect.DeepEqual(back, record) {
+			t.Errorf("%s: read back %+v, %v", name, back, err)
+		}
+	}
+}
+
+func TestFieldsOfLaterVersionsAreIgnored(t *testing.T) {
+	var p Pod
+	if err := Unmarshal([]byte(`{"uid":"p","name":"db-0","unavailable":"Hibernating","later":{"x":1}}`), &p); err != nil {
+		t.Fatal(err)
+	}
+	if p.Unavailable == Available {
+		t.Error("an unknown reason must read as unavailable")
+	}
+}
+
+func TestUnmarshalRefuses(t *testing.T) {
+	for _, tt := range []struct {
+		into Record
+		data string
+		want string
+	}{
+		{&Incarnation{}, `{}`, "id is empty"},
+		{&Marker{}, `{}`, "incarnation is empty"},
+		{&Budget{}, `{"service":"db"}`, "exactly one of minAvailable and maxUnavailable"},
+		{&Budget{}, `{"service":"db","minAvailable":"1","maxUnavailable":"1"}`, "exactly one of minAvailable and maxUnavailable"},
+		{&Budget{}, `{"service":"db","minAvailable":"101%"}`, `"101%" is neither`},
+		{&Budget{}, `{"service":"db","minAvailable":"-1"}`, `"-1" is neither`},
+		{&Budget{}, `{"minAvailable":"1"}`, "service is empty"},
+		{&Budget{}, `{"service":"db","minAvailable":"1","expected":-1}`, "expected -1 is out of range"},
+		{&Pod{}, `{"name":"x"}`, "uid is empty"},
+		{&Pod{}, `{"uid":"x","ips":["nonsense"]}`, "ips: "},
+		{&Claim{}, `{"uid":"x","state":"Granted"}`, "id is empty"},
+		{&Claim{}, `{"id":"x","state":"Granted"}`, "uid is empty"},
+		{&Claim{}, `{"id":"x","uid":"y"}`, "state is empty"},
+		{&Claim{}, `{"id":"x","uid":"y","state":"Granted","ticket":18446744073709551615}`, "out of range"},
+		{&Claim{}, `nonsense`, "invalid character"},
+		{&Claim{}, `{"id":"` + strings.Repeat("x", MaxSize) + `"}`, "exceed"},
+	} {
+		if err := Unmarshal([]byte(tt.data), tt.into); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%.60s: got %v, want %q", tt.data, err, tt.want)
+		}
+	}
+	if _, err := Marshal(&Pod{UID: strings.Repeat("x", MaxSize)}); err == nil {
+		t.Error("an oversized record was encoded")
+	}
+}
+
+func TestKeysRoundTrip(t *testing.T) {
+	for key, k := range map[string]Key{
+		"cilium/state/meshpdb/v1/eu-1/incarnation":      {Kind: KindIncarnation, Cluster: "eu-1"},
+		"cilium/state/meshpdb/v1/eu-1/marker":           {Kind: KindMarker, Cluster: "eu-1"},
+		"cilium/state/meshpdb/v1/eu-1/budgets/prod/db":  {Kind: KindBudget, Cluster: "eu-1", Namespace: "prod", Budget: "db"},
+		"cilium/state/meshpdb/v1/eu-1/pods/prod/db/u-1": {Kind: KindPod, Cluster: "eu-1", Namespace: "prod", Budget: "db", ID: "u-1"},
+		"cilium/state/meshpdb/v1/eu-1/claims/prod/c-1":  {Kind: KindClaim, Cluster: "eu-1", Namespace: "prod", ID: "c-1"},
+	} {
+		if got := k.String(); got != key {
+			t.Errorf("got %s, want %s", got, key)
+		}
+		if got, err := ParseKey("eu-1", key); err != nil || got != k {
+			t.Errorf("%s: got %+v, %v", key, got, err)
+		}
+	}
+	for _, key := range []string{"cilium/state/services/v1/eu-1/x/y", "cilium/state/meshpdb/v1/eu-2/marker", "cilium/state/meshpdb/v1/eu-1/later/x", "cilium/state/meshpdb/v1/eu-1/budgets//x", "cilium/state/meshpdb/v1/eu-1/pods/a/b/"} {
+		if k, err := ParseKey("eu-1", key); err == nil {
+			t.Errorf("%s: parsed as %+v", key, k)
+		}
+	}
+}
+
+func FuzzUnmarshal(f *testing.F) {
+	for _, r := range golden() {
+		data, err := json.Marshal(r)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, r := range []Record{&Incarnation{}, &Marker{}, &Budget{}, &Pod{}, &Claim{}} {
+			// Escaping may lengthen a value; one near the limit need not fit again.
+			if len(data) < MaxSize/8 && Unmarshal(data, r) == nil {
+				if _, err := Marshal(r); err != nil {
+					t.Errorf("decoded but not encoded: %v", err)
+				}
+			}
+		}
+	})
+}
