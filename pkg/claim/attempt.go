@@ -46,6 +46,8 @@ type Covering struct {
 	Name string
 	// Clusters in scope, the own one included.
 	Clusters []string
+	// LastKnown holds, by cluster, the bounds it stated last: they bind while it cannot be read (R4, B03).
+	LastKnown map[string][]budget.Bound
 }
 
 // Request is what an Attempt starts from.
@@ -259,17 +261,26 @@ func (a *Attempt) refuse(next Step, sentence string) {
 func (a *Attempt) judge(snapshots []Snapshot) Outcome {
 	var worst Outcome
 	for _, b := range a.request.Budgets {
-		d := budget.Decide(a.question(b, snapshots))
-		o := Outcome{
-			Decision: d, Budget: b.Name, Sentence: d.Sentence,
-			Undecidable: d.Verdict == budget.Deny && d.Reason != budget.Insufficient,
-		}
-		if worst.Budget == "" || severity(d) > severity(worst.Decision) {
+		o := Judged(b.Name, budget.Decide(a.question(b, snapshots)))
+		if worst.Budget == "" || Severer(o, worst) {
 			worst = o
 		}
 	}
 	return worst
 }
+
+// Judged is the outcome that one budget's decision amounts to, before any grant.
+func Judged(name string, d budget.Decision) Outcome {
+	return Outcome{
+		Decision: d, Budget: name, Sentence: d.Sentence,
+		Undecidable: d.Verdict == budget.Deny && d.Reason != budget.Insufficient,
+	}
+}
+
+// Severer reports whether a speaks before b where several budgets cover a pod:
+// a refusal before a wait, a wait before permission, and among permissions the
+// tightest.
+func Severer(a, b Outcome) bool { return severity(a.Decision) > severity(b.Decision) }
 
 // severity orders verdicts; among allowed ones the tightest budget speaks.
 func severity(d budget.Decision) int {

@@ -39,6 +39,8 @@ type Claim struct {
 	State   State
 	// Ticket orders claims: 1 + the largest ticket the claimant had ever seen.
 	Ticket uint64
+	// Reason is by which path the pod is to be disrupted, for people.
+	Reason string
 	// Seq counts how often the granted claim was asked for again (R8).
 	Seq uint64
 }

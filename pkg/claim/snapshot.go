@@ -71,6 +71,9 @@ func Question(b Covering, pod, uid string, snapshots []Snapshot, claims map[stri
 		if i := slices.IndexFunc(snapshots, func(s Snapshot) bool { return s.Cluster == name }); i >= 0 {
 			c = cluster(b.Name, snapshots[i], claims)
 		}
+		if c.Unread != "" && len(c.Bounds) == 0 {
+			c.Bounds = b.LastKnown[name]
+		}
 		q.Clusters = append(q.Clusters, c)
 	}
 	return q

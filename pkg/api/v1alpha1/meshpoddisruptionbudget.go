@@ -143,8 +143,11 @@ type ClusterStatus struct {
 
 // OwnerStatus is an owner of covered pods in this cluster.
 type OwnerStatus struct {
-	// kind and name of the owner.
+	// apiVersion of the owner.
+	APIVersion string `json:"apiVersion"`
+	// kind of the owner.
 	Kind string `json:"kind"`
+	// name of the owner.
 	Name string `json:"name"`
 	// expectedPods is the number of pods that the owner asked for last.
 	ExpectedPods int32 `json:"expectedPods"`

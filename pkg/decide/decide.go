@@ -1,0 +1,343 @@
+package decide
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/meshpdb/meshpdb/pkg/budget"
+	"github.com/meshpdb/meshpdb/pkg/claim"
+)
+
+// Ledger makes moves on the durable claims of a namespace (package ledger).
+type Ledger interface {
+	Append(ctx context.Context, c claim.Claim, seen uint64) (claim.Claim, claim.Asked, error)
+	Grant(ctx context.Context, c claim.Claim) (bool, error)
+	Withdraw(ctx context.Context, c claim.Claim) error
+}
+
+// Registry lists the own kvstore's instances by quorum.
+type Registry interface {
+	Instances(ctx context.Context) ([]string, error)
+}
+
+// Instances writes claims to the own kvstore.
+type Instances interface {
+	WriteClaim(ctx context.Context, instance string, c claim.Claim) error
+	DeleteClaim(ctx context.Context, instance string, c claim.Claim) error
+}
+
+// Query names what to read of each cluster: budgets of one namespace.
+type Query struct {
+	Namespace string
+	// Services by budget name.
+	Services map[string]string
+}
+
+// Clusters reads the stores of the mesh.
+type Clusters interface {
+	Snapshot(ctx context.Context, cluster string, q Query) claim.Snapshot
+	Cached(cluster string, q Query) claim.Snapshot
+	// Changes is closed at the next change of a cached view.
+	Changes() <-chan struct{}
+}
+
+// Request asks for the disruption of one pod.
+type Request struct {
+	Namespace, Pod, UID string
+	// Reason is by which path, for people.
+	Reason string
+	// Budgets that cover the pod; all are asked.
+	Budgets []claim.Covering
+	// Services of the budgets, by budget name without the namespace.
+	Services map[string]string
+	// DryRun decides without a claim, and reserves nothing.
+	DryRun bool
+}
+
+// Config of a Decider. All fields are required except those with defaults.
+type Config struct {
+	Cluster  string
+	Ledger   Ledger
+	Registry Registry
+	Own      Instances
+	Clusters Clusters
+	// NewID returns a claim ID that was never used and never will be.
+	NewID func() string
+	// Timeout is the own deadline of a decision. Default 5 s: half of the
+	// webhook's, so that the answer is always ours.
+	Timeout time.Duration
+	// ReadTimeout bounds one round of reads. Default 2 s.
+	ReadTimeout time.Duration
+	// Patience is how long a cluster that cannot be read is asked again.
+	// Default 1 s.
+	Patience time.Duration
+	// Observe is told each step and its duration; optional.
+	Observe func(step string, took time.Duration)
+}
+
+// Decider answers requests. It is safe for concurrent use.
+type Decider struct {
+	config Config
+	ticket atomic.Uint64
+	// background counts clean-ups that outlive their request.
+	background sync.WaitGroup
+}
+
+// New checks the configuration.
+func New(config Config) (*Decider, error) {
+	if config.Cluster == "" || config.Ledger == nil || config.Registry == nil || config.Own == nil || config.Clusters == nil || config.NewID == nil {
+		return nil, errors.New("decide: cluster, ledger, registry, own, clusters and newID are required")
+	}
+	config.Timeout = cmpOr(config.Timeout, 5*time.Second)
+	config.ReadTimeout = cmpOr(config.ReadTimeout, 2*time.Second)
+	config.Patience = cmpOr(config.Patience, time.Second)
+	if config.Observe == nil {
+		config.Observe = func(string, time.Duration) {}
+	}
+	return &Decider{config: config}, nil
+}
+
+func cmpOr(d, otherwise time.Duration) time.Duration {
+	if d == 0 {
+		return otherwise
+	}
+	return d
+}
+
+// Wait blocks until every clean-up has ended.
+func (d *Decider) Wait() { d.background.Wait() }
+
+// Decide answers a request within the configured timeout.
+func (d *Decider) Decide(ctx context.Context, r Request) claim.Outcome {
+	if o, refused := d.Refuse(r); refused {
+		return o
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.config.Timeout)
+	defer cancel()
+	if r.DryRun {
+		return d.preview(ctx, r)
+	}
+	return d.run(ctx, r)
+}
+
+// Refuse denies what the cached view already denies, without a write or a
+// network call (R5). It never allows.
+func (d *Decider) Refuse(r Request) (claim.Outcome, bool) {
+	query := r.query()
+	clusters := r.clusters(d.config.Cluster)
+	snapshots := make([]claim.Snapshot, 0, len(clusters))
+	for _, c := range clusters {
+		snapshots = append(snapshots, d.config.Clusters.Cached(c, query))
+	}
+	for _, s := range snapshots {
+		if slices.ContainsFunc(s.Claims, func(c claim.Claim) bool { return c.UID == r.UID }) {
+			// Claimed already: the ledger tells whether it is a repetition (R8).
+			return claim.Outcome{}, false
+		}
+	}
+	o := judge(r, snapshots)
+	if o.Decision.Verdict != budget.Deny {
+		return claim.Outcome{}, false
+	}
+	return o, true
+}
+
+// preview decides from fresh reads, without a claim: it may be outdated at
+// once, so it serves dry-runs only.
+func (d *Decider) preview(ctx context.Context, r Request) claim.Outcome {
+	o := judge(r, d.readAll(ctx, r.clusters(d.config.Cluster), r.query()))
+	o.Allowed = o.Decision.Verdict == budget.Allow
+	return o
+}
+
+// judge asks all budgets as if every standing claim went first.
+func judge(r Request, snapshots []claim.Snapshot) claim.Outcome {
+	standing := claim.Standing(snapshots)
+	var worst claim.Outcome
+	for _, b := range r.Budgets {
+		decision := budget.Decide(claim.Question(b, r.Pod, r.UID, snapshots, standing))
+		o := claim.Judged(b.Name, decision)
+		if worst.Budget == "" || claim.Severer(o, worst) {
+			worst = o
+		}
+	}
+	return worst
+}
+
+// run performs the steps of one attempt. Their order is the protocol's, not ours.
+func (d *Decider) run(ctx context.Context, r Request) claim.Outcome {
+	deadline, _ := ctx.Deadline()
+	a := claim.Begin(claim.Request{
+		Claim: claim.Claim{
+			ID: d.config.NewID(), UID: r.UID, Namespace: r.Namespace, Pod: r.Pod,
+			Budgets: names(r.Budgets), Cluster: d.config.Cluster, Reason: r.Reason,
+		},
+		Budgets: r.Budgets,
+		// Time to withdraw, or to make the grant durable, within the deadline.
+		Deadline: deadline.Add(-d.config.Timeout / 5),
+		Patience: time.Now().Add(d.config.Patience),
+	})
+	for {
+		step := a.Next()
+		if step == claim.Answer {
+			return a.Outcome()
+		}
+		if ctx.Err() != nil && step != claim.WithdrawClaim {
+			a.Expired()
+			continue
+		}
+		start := time.Now()
+		d.perform(ctx, step, a, r)
+		d.config.Observe(step.String(), time.Since(start))
+	}
+}
+
+func (d *Decider) perform(ctx context.Context, step claim.Step, a *claim.Attempt, r Request) {
+	switch step {
+	case claim.AppendClaim:
+		a.Appended(d.config.Ledger.Append(ctx, a.Claim(), d.ticket.Load()))
+	case claim.ReadRegistry:
+		a.Registered(d.config.Registry.Instances(ctx))
+	case claim.WriteInstances:
+		a.Written(d.each(ctx, a.Unwritten(), func(ctx context.Context, instance string) error {
+			return d.config.Own.WriteClaim(ctx, instance, a.Claim())
+		}))
+	case claim.ReadClusters:
+		snapshots := d.readAll(ctx, a.Clusters(), r.query())
+		d.sawTicket(claim.MaxTicket(snapshots))
+		a.Read(snapshots, time.Now())
+	case claim.AwaitChange:
+		d.awaitChange(ctx)
+		a.Changed()
+	case claim.GrantClaim:
+		granted, err := d.config.Ledger.Grant(ctx, a.Claim())
+		a.Granted(granted && err == nil)
+		if granted && err == nil {
+			d.mirror(ctx, a.Claim())
+		}
+	case claim.WithdrawClaim:
+		d.withdraw(ctx, a.Claim())
+		a.Withdrawn()
+	}
+}
+
+// awaitChange waits for any view to change, but not for long: changes of
+// Cilium's endpoints are not watched.
+func (d *Decider) awaitChange(ctx context.Context) {
+	const poll = 100 * time.Millisecond
+	timer := time.NewTimer(poll)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-d.config.Clusters.Changes():
+	case <-timer.C:
+	}
+}
+
+// readAll is one parallel round of reads (R3). A cluster that does not answer
+// in time is an invalid snapshot.
+func (d *Decider) readAll(ctx context.Context, clusters []string, q Query) []claim.Snapshot {
+	ctx, cancel := context.WithTimeout(ctx, d.config.ReadTimeout)
+	defer cancel()
+	snapshots := make([]claim.Snapshot, len(clusters))
+	var reads sync.WaitGroup
+	for i, c := range clusters {
+		reads.Go(func() { snapshots[i] = d.config.Clusters.Snapshot(ctx, c, q) })
+	}
+	reads.Wait()
+	return snapshots
+}
+
+// each writes to all instances at once and returns those that acknowledged.
+func (d *Decider) each(ctx context.Context, instances []string, write func(context.Context, string) error) []string {
+	ctx, cancel := context.WithTimeout(ctx, d.config.ReadTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var acknowledged []string
+	var writes sync.WaitGroup
+	for _, i := range instances {
+		writes.Go(func() {
+			if write(ctx, i) == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				acknowledged = append(acknowledged, i)
+			}
+		})
+	}
+	writes.Wait()
+	return acknowledged
+}
+
+// mirror shows the grant in the stores, after the answer if need be: a claim
+// shown as pending counts as well, it only makes others wait (R6).
+func (d *Decider) mirror(ctx context.Context, c claim.Claim) {
+	d.later(ctx, func(ctx context.Context) {
+		instances, err := d.config.Registry.Instances(ctx)
+		if err != nil {
+			return
+		}
+		d.each(ctx, instances, func(ctx context.Context, i string) error { return d.config.Own.WriteClaim(ctx, i, c) })
+	})
+}
+
+// withdraw takes the claim back, ledger first (R7). What fails is left to the
+// publisher, which withdraws old claims and removes what the ledger lacks.
+func (d *Decider) withdraw(ctx context.Context, c claim.Claim) {
+	d.later(ctx, func(ctx context.Context) {
+		if d.config.Ledger.Withdraw(ctx, c) != nil {
+			return
+		}
+		instances, err := d.config.Registry.Instances(ctx)
+		if err != nil {
+			return
+		}
+		d.each(ctx, instances, func(ctx context.Context, i string) error { return d.config.Own.DeleteClaim(ctx, i, c) })
+	})
+}
+
+// later runs a clean-up that the caller need not wait for.
+func (d *Decider) later(ctx context.Context, clean func(context.Context)) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.config.Timeout)
+	d.background.Go(func() {
+		defer cancel()
+		clean(ctx)
+	})
+}
+
+func (d *Decider) sawTicket(ticket uint64) {
+	for {
+		old := d.ticket.Load()
+		if ticket <= old || d.ticket.CompareAndSwap(old, ticket) {
+			return
+		}
+	}
+}
+
+func (r Request) query() Query { return Query{Namespace: r.Namespace, Services: r.Services} }
+
+func (r Request) clusters(own string) []string {
+	all := []string{own}
+	for _, b := range r.Budgets {
+		all = append(all, b.Clusters...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func names(budgets []claim.Covering) []string {
+	all := make([]string, 0, len(budgets))
+	for _, b := range budgets {
+		all = append(all, b.Name)
+	}
+	return all
+}
+
+// Undecided is the outcome of a request that could not even be put.
+func Undecided(format string, args ...any) claim.Outcome {
+	return claim.Outcome{Undecidable: true, Sentence: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,178 @@
+package mesh
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"sigs.k8s.io/yaml"
+)
+
+// maxMessage bounds what one answer of a kvstore may make us allocate, in bytes.
+const maxMessage = 16 << 20
+
+// clientFile is an etcd client file as Cilium's Secrets hold one per peer: the
+// fields of etcd's own format (client/v3/yaml) plus Cilium's host aliases
+// (Cilium pkg/clustermesh/common/config.go).
+type clientFile struct {
+	Endpoints   []string    `json:"endpoints"`
+	CertFile    string      `json:"cert-file"`
+	KeyFile     string      `json:"key-file"`
+	TrustedCA   string      `json:"trusted-ca-file"`
+	CAFile      string      `json:"ca-file"`
+	HostAliases []hostAlias `json:"cilium-host-aliases"`
+
+	path string
+	hash [sha256.Size]byte
+}
+
+type hostAlias struct {
+	Hostname string       `json:"hostname"`
+	IPs      []netip.Addr `json:"ips"`
+}
+
+// readClientFile parses and checks a file. The hash covers the file and the
+// certificates it names, so that a rotation is a change.
+func readClientFile(path string) (*clientFile, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read etcd client file: %w", err)
+	}
+	f := &clientFile{path: path}
+	if err := yaml.Unmarshal(data, f); err != nil {
+		return nil, fmt.Errorf("parse etcd client file %s: %w", path, err)
+	}
+	if f.TrustedCA == "" {
+		f.TrustedCA = f.CAFile
+	}
+	switch {
+	case len(f.Endpoints) == 0:
+		return nil, fmt.Errorf("parse etcd client file %s: endpoints is empty: name at least one https URL", path)
+	case f.CertFile == "" || f.KeyFile == "":
+		return nil, fmt.Errorf("parse etcd client file %s: cert-file and key-file are required", path)
+	case f.TrustedCA == "":
+		return nil, fmt.Errorf("parse etcd client file %s: trusted-ca-file is required", path)
+	}
+	sum := sha256.New()
+	sum.Write(data)
+	for _, name := range []string{f.CertFile, f.KeyFile, f.TrustedCA} {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("read certificate of etcd client file %s: %w", path, err)
+		}
+		sum.Write(content)
+	}
+	sum.Sum(f.hash[:0])
+	return f, nil
+}
+
+// certificateError says when the client certificate is the reason that a
+// kvstore cannot be read: etcd itself only reports a failed handshake.
+func (f *clientFile) certificateError(now time.Time) error {
+	pair, err := tls.LoadX509KeyPair(f.CertFile, f.KeyFile)
+	if err != nil {
+		return fmt.Errorf("load client certificate %s: %w", f.CertFile, err)
+	}
+	leaf, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		return fmt.Errorf("parse client certificate %s: %w", f.CertFile, err)
+	}
+	switch {
+	case now.After(leaf.NotAfter):
+		return fmt.Errorf("client certificate %s expired at %s", f.CertFile, leaf.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(leaf.NotBefore):
+		return fmt.Errorf("client certificate %s is not valid before %s", f.CertFile, leaf.NotBefore.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// dial makes a client for the given endpoints of the file. It does not wait
+// for a connection.
+func (f *clientFile) dial(endpoints []string, serverName string) (*clientv3.Client, error) {
+	pem, err := os.ReadFile(f.TrustedCA)
+	if err != nil {
+		return nil, fmt.Errorf("read trusted-ca-file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("read trusted-ca-file %s: no certificate in it", f.TrustedCA)
+	}
+	cert, key := f.CertFile, f.KeyFile
+	if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
+		return nil, fmt.Errorf("load client certificate %s: %w", cert, err)
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: endpoints,
+		// Never Sync: Cilium's etcds advertise localhost.
+		AutoSyncInterval:     0,
+		DialKeepAliveTime:    5 * time.Second,
+		DialKeepAliveTimeout: 3 * time.Second,
+		MaxCallRecvMsgSize:   maxMessage,
+		Logger:               zap.NewNop(),
+		TLS: &tls.Config{
+			MinVersion: tls.VersionTLS12,
+			RootCAs:    pool,
+			ServerName: serverName,
+			// Read at each handshake: certificates are rotated in place.
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				pair, err := tls.LoadX509KeyPair(cert, key)
+				if err != nil {
+					return nil, fmt.Errorf("load client certificate: %w", err)
+				}
+				return &pair, nil
+			},
+		},
+		DialOptions: []grpc.DialOption{
+			grpc.WithContextDialer(f.dialer()),
+			// gRPC's default of two minutes would outlast most outages.
+			grpc.WithConnectParams(grpc.ConnectParams{
+				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: time.Second},
+				MinConnectTimeout: 3 * time.Second,
+			}),
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make etcd client of %s: %w", f.path, err)
+	}
+	return client, nil
+}
+
+// dialer resolves the file's host aliases, one address after the other, and
+// leaves all other names to the system.
+func (f *clientFile) dialer() func(context.Context, string) (net.Conn, error) {
+	aliases := map[string][]netip.Addr{}
+	for _, a := range f.HostAliases {
+		aliases[a.Hostname] = a.IPs
+	}
+	return func(ctx context.Context, target string) (net.Conn, error) {
+		var d net.Dialer
+		host, port, err := net.SplitHostPort(target)
+		if err != nil {
+			return nil, fmt.Errorf("split address %q: %w", target, err)
+		}
+		ips, ok := aliases[host]
+		if !ok {
+			return d.DialContext(ctx, "tcp", target)
+		}
+		var failures []error
+		for _, ip := range ips {
+			conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(ip.String(), port))
+			if err == nil {
+				return conn, nil
+			}
+			failures = append(failures, err)
+		}
+		return nil, errors.Join(failures...)
+	}
+}

@@ -1,0 +1,331 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/wire"
+)
+
+const (
+	// probeInterval is how often a standing view checks that the store it
+	// follows still is the one it listed: independent etcds hide behind one
+	// address, and each is empty after its restart.
+	probeInterval = time.Second
+	// probeTimeout is when a store counts as unreachable.
+	probeTimeout = 2 * time.Second
+	// listTimeout bounds the list that begins a standing view.
+	listTimeout = 5 * time.Second
+	retryMin    = 100 * time.Millisecond
+	retryMax    = time.Second
+	// maxKeys bounds one range of a snapshot.
+	maxKeys = 20_000
+)
+
+// Member is one cluster of the mesh, as seen through one client of its kvstore.
+type Member struct {
+	cluster string
+	client  *clientv3.Client
+	// explain turns an error into the one that a person can act on.
+	explain func(error) error
+	changed func(namespace string)
+
+	mu      sync.Mutex
+	view    *records
+	err     error
+	since   time.Time
+	seen    time.Time
+	latency time.Duration
+}
+
+func newMember(cluster string, client *clientv3.Client, explain func(error) error, changed func(string)) *Member {
+	return &Member{
+		cluster: cluster, client: client, explain: explain, changed: changed,
+		view: newRecords(cluster), err: errors.New("not read yet"), since: time.Now(),
+	}
+}
+
+// Snapshot reads the store once, linearizably and in one transaction (rule
+// R3). It never fails: what could not be read is an invalid snapshot that
+// says why, with the bounds that were known last.
+func (m *Member) Snapshot(ctx context.Context, q Query) claim.Snapshot {
+	values, err := m.read(ctx, q)
+	if err != nil {
+		s := m.Cached(q)
+		s.Invalid = m.explain(err).Error()
+		return s
+	}
+	r := newRecords(m.cluster)
+	for key, value := range values {
+		if strings.HasPrefix(key, wire.ClusterPrefix(m.cluster)) {
+			r.apply(key, value)
+		}
+	}
+	e, err := decodeExports(m.cluster, values)
+	s := r.snapshot(q, func(service string) (map[string]bool, error) {
+		return e.serving(m.cluster, q.Namespace, service, values)
+	})
+	if err != nil && s.Invalid == "" {
+		s.Invalid = err.Error()
+	}
+	return s
+}
+
+func (m *Member) read(ctx context.Context, q Query) (map[string][]byte, error) {
+	prefix := func(p string) clientv3.Op {
+		return clientv3.OpGet(p, clientv3.WithPrefix(), clientv3.WithLimit(maxKeys))
+	}
+	c := m.cluster
+	ops := []clientv3.Op{
+		clientv3.OpGet(wire.Key{Kind: wire.KindIncarnation, Cluster: c}.String()),
+		clientv3.OpGet(wire.Key{Kind: wire.KindMarker, Cluster: c}.String()),
+		prefix(wire.ClaimsPrefix(c, q.Namespace)),
+		clientv3.OpGet(clusterConfigKey(c)),
+		clientv3.OpGet(servicesSyncedKey(c)),
+		clientv3.OpGet(slicesSyncedKey(c)),
+		prefix(slicesPrefix(c, q.Namespace)),
+	}
+	for _, b := range q.Budgets {
+		ops = append(ops,
+			clientv3.OpGet(wire.Key{Kind: wire.KindBudget, Cluster: c, Namespace: q.Namespace, Budget: b.Name}.String()),
+			prefix(wire.PodsPrefix(c, q.Namespace, b.Name)),
+			clientv3.OpGet(serviceKey(c, q.Namespace, b.Service)),
+		)
+	}
+	response, err := m.client.Txn(ctx).Then(ops...).Commit()
+	if err != nil {
+		return nil, err
+	}
+	values := map[string][]byte{}
+	for _, part := range response.Responses {
+		r := part.GetResponseRange()
+		if r.More {
+			return nil, fmt.Errorf("its kvstore holds more than %d keys of one kind", maxKeys)
+		}
+		for _, kv := range r.Kvs {
+			values[string(kv.Key)] = kv.Value
+		}
+	}
+	return values, nil
+}
+
+// Cached returns the standing view. Never grant from it.
+func (m *Member) Cached(q Query) claim.Snapshot {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.view.snapshot(q, nil)
+	if m.err != nil {
+		s.Invalid = m.err.Error()
+	}
+	return s
+}
+
+// budget reports whether the standing view holds the budget, and whether the
+// cluster was ever read.
+func (m *Member) budget(name string) (held, read bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.view.budgets[name]
+	return ok && !b.Tombstone, !m.seen.IsZero()
+}
+
+// follow keeps the standing view in step until ctx ends. It relists whenever
+// it may have missed something: an error, a compaction, another store behind
+// the same address.
+func (m *Member) follow(ctx context.Context) {
+	wait := retryMin
+	for ctx.Err() == nil {
+		start := time.Now()
+		err := m.session(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if !errors.Is(err, errRelist) {
+			m.fail(err)
+		} else if time.Since(start) > retryMax {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, retryMax)
+		if time.Since(start) > 10*retryMax {
+			wait = retryMin
+		}
+	}
+}
+
+// errRelist ends a session that must begin anew although the store answers.
+var errRelist = errors.New("the store may be another one")
+
+func (m *Member) session(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	listCtx, listed := context.WithTimeout(ctx, listTimeout)
+	response, err := m.client.Get(listCtx, wire.ClusterPrefix(m.cluster), clientv3.WithPrefix(), clientv3.WithLimit(10*maxKeys))
+	listed()
+	if err != nil {
+		return err
+	}
+	m.replace(response)
+	header := response.Header
+	revision := header.Revision
+	events := m.client.Watch(ctx, wire.ClusterPrefix(m.cluster), clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+	probe := time.NewTicker(probeInterval)
+	defer probe.Stop()
+	probed := make(chan probeResult, 1)
+	probing, suspect := false, ""
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case event, ok := <-events:
+			switch {
+			case !ok:
+				return errRelist
+			case event.Err() != nil:
+				// Compacted (Cilium compacts hourly) or cancelled by the server.
+				return errors.Join(errRelist, event.Err())
+			}
+			m.update(event)
+		case <-probe.C:
+			if probing {
+				continue
+			}
+			probing = true
+			go func() { probed <- m.probe(ctx, header.MemberId, revision) }()
+		case result := <-probed:
+			probing = false
+			if result.err != nil {
+				return result.err
+			}
+			// The watch may be a moment apart from one probe, not from two.
+			mismatch := result.incarnation != m.incarnation()
+			if mismatch && suspect == result.incarnation {
+				return errRelist
+			}
+			if suspect = ""; mismatch {
+				suspect = result.incarnation
+			}
+		}
+	}
+}
+
+type probeResult struct {
+	incarnation string
+	err         error
+}
+
+// probe asks the store who it is. A watch alone would not notice that its
+// connection now leads to another etcd, or to the same one emptied.
+func (m *Member) probe(ctx context.Context, member uint64, revision int64) probeResult {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	start := time.Now()
+	response, err := m.client.Txn(ctx).Then(clientv3.OpGet(wire.Key{Kind: wire.KindIncarnation, Cluster: m.cluster}.String())).Commit()
+	if err != nil {
+		return probeResult{err: err}
+	}
+	if response.Header.MemberId != member || response.Header.Revision < revision {
+		return probeResult{err: errRelist}
+	}
+	m.mu.Lock()
+	m.seen, m.latency = time.Now(), time.Since(start)
+	m.mu.Unlock()
+	result := probeResult{incarnation: "none"}
+	if kvs := response.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
+		var v wire.Incarnation
+		if wire.Unmarshal(kvs[0].Value, &v) == nil {
+			result.incarnation = v.ID
+		}
+	}
+	return result
+}
+
+func (m *Member) incarnation() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.view.incarnation == "" {
+		return "none"
+	}
+	return m.view.incarnation
+}
+
+func (m *Member) replace(response *clientv3.GetResponse) {
+	r := newRecords(m.cluster)
+	for _, kv := range response.Kvs {
+		r.apply(string(kv.Key), kv.Value)
+	}
+	m.mu.Lock()
+	m.view, m.seen = r, time.Now()
+	if m.err != nil {
+		m.err, m.since = nil, m.seen
+	}
+	m.mu.Unlock()
+	m.changed("")
+}
+
+func (m *Member) update(event clientv3.WatchResponse) {
+	touched := map[string]bool{}
+	m.mu.Lock()
+	for _, e := range event.Events {
+		if e.Type == clientv3.EventTypeDelete {
+			touched[m.view.remove(string(e.Kv.Key))] = true
+		} else {
+			touched[m.view.apply(string(e.Kv.Key), e.Kv.Value)] = true
+		}
+	}
+	m.seen = time.Now()
+	m.mu.Unlock()
+	for namespace := range touched {
+		m.changed(namespace)
+	}
+}
+
+func (m *Member) fail(err error) {
+	err = m.explain(err)
+	m.mu.Lock()
+	if m.err == nil {
+		m.since = time.Now()
+	}
+	first := m.err == nil || m.err.Error() != err.Error()
+	m.err = err
+	m.mu.Unlock()
+	if first {
+		m.changed("")
+	}
+}
+
+// unreachable says in a few words why an etcd could not be read.
+func unreachable(err error) error {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
+		return errors.New("its kvstore does not answer in time")
+	case errors.Is(err, context.Canceled), status.Code(err) == codes.Canceled:
+		return errors.New("the read was cut short")
+	case status.Code(err) == codes.Unavailable:
+		return fmt.Errorf("its kvstore is unreachable: %s", lastPart(status.Convert(err).Message()))
+	}
+	return fmt.Errorf("its kvstore cannot be read: %s", lastPart(err.Error()))
+}
+
+// lastPart keeps the cause at the end of gRPC's chain of descriptions.
+func lastPart(message string) string {
+	message = strings.Trim(message, `"`)
+	if i := strings.LastIndex(message, "desc = "); i >= 0 {
+		message = message[i+len("desc = "):]
+	}
+	parts := strings.Split(message, ": ")
+	return strings.Trim(parts[len(parts)-1], `"`)
+}

@@ -1,0 +1,371 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	cmtypes "github.com/cilium/cilium/pkg/clustermesh/types"
+	"github.com/fsnotify/fsnotify"
+	"github.com/go-logr/logr"
+
+	"github.com/meshpdb/meshpdb/pkg/claim"
+)
+
+// Config of a Mesh.
+type Config struct {
+	// Cluster is the own cluster's Cilium name.
+	Cluster string
+	// Peers is the ClusterMesh configuration directory: one etcd client file per
+	// peer, named like it. The own cluster's file is ignored.
+	Peers string
+	// OwnKVStore is the etcd client file of the own ClusterMesh: one endpoint per
+	// clustermesh-apiserver instance, with the admin certificate.
+	OwnKVStore string
+	// Log receives what people should know of peers that come, go or fail.
+	Log logr.Logger
+	// Changed is told the namespace of every change in any view; "" for all.
+	// It must not block.
+	Changed func(namespace string)
+}
+
+// rescan is how often the configuration is read again without an event:
+// certificates that it names may lie in other folders.
+const rescan = 5 * time.Second
+
+// Mesh is all clusters whose kvstores this cluster can be asked about.
+type Mesh struct {
+	config Config
+	own    *Own
+
+	mu      sync.Mutex
+	peers   map[string]*peer
+	self    *peer
+	changed chan struct{}
+	ctx     context.Context
+	running sync.WaitGroup
+}
+
+// peer is one etcd client file and what it led to.
+type peer struct {
+	file    *clientFile
+	members []*Member
+	err     error
+	stop    func()
+}
+
+// New checks the configuration; Run does the work.
+func New(config Config) (*Mesh, error) {
+	if err := cmtypes.ValidateClusterName(config.Cluster); err != nil {
+		return nil, fmt.Errorf("cluster name %q: %w", config.Cluster, err)
+	}
+	if config.Peers == "" || config.OwnKVStore == "" {
+		return nil, errors.New("the ClusterMesh configuration directory and the own kvstore's etcd client file must be given")
+	}
+	if config.Changed == nil {
+		config.Changed = func(string) {}
+	}
+	return &Mesh{
+		config: config, own: newOwn(config.Cluster), peers: map[string]*peer{},
+		self:    &peer{err: errors.New("the own kvstore is not configured yet"), stop: func() {}},
+		changed: make(chan struct{}),
+	}, nil
+}
+
+// Own returns the own cluster's instances.
+func (m *Mesh) Own() *Own { return m.own }
+
+// Run follows the configuration and all members until ctx ends, and then
+// closes every connection.
+func (m *Mesh) Run(ctx context.Context) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch ClusterMesh configuration: %w", err)
+	}
+	defer watcher.Close()
+	m.mu.Lock()
+	m.ctx = ctx
+	m.mu.Unlock()
+	defer m.shutdown()
+	tick := time.NewTicker(rescan)
+	defer tick.Stop()
+	for {
+		// The directories may appear later than we do; adding them again is harmless.
+		_ = watcher.Add(m.config.Peers)
+		_ = watcher.Add(filepath.Dir(m.config.OwnKVStore))
+		m.scan()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-watcher.Events:
+		case err := <-watcher.Errors:
+			m.config.Log.Error(err, "watch ClusterMesh configuration")
+		case <-tick.C:
+		}
+	}
+}
+
+func (m *Mesh) shutdown() {
+	m.mu.Lock()
+	all := append(slices.Collect(maps.Values(m.peers)), m.self)
+	m.mu.Unlock()
+	for _, p := range all {
+		p.stop()
+	}
+	m.running.Wait()
+	m.own.close()
+}
+
+// scan brings peers and the own instances in line with the files.
+func (m *Mesh) scan() {
+	m.scanOwn()
+	entries, err := os.ReadDir(m.config.Peers)
+	if err != nil {
+		m.config.Log.Error(err, "read ClusterMesh configuration directory", "directory", m.config.Peers)
+		return
+	}
+	present := map[string]bool{}
+	for _, e := range entries {
+		name := e.Name()
+		path := filepath.Join(m.config.Peers, name)
+		// Certificates lie beside the client files, under names with a dot.
+		if name == m.config.Cluster || cmtypes.ValidateClusterName(name) != nil {
+			continue
+		}
+		if info, err := os.Stat(path); err != nil || info.IsDir() {
+			continue
+		}
+		present[name] = true
+		m.scanPeer(name, path)
+	}
+	for _, name := range m.Peers() {
+		if !present[name] {
+			m.config.Log.Info("peer removed from the ClusterMesh configuration", "peer", name)
+			m.setPeer(name, nil)
+		}
+	}
+}
+
+func (m *Mesh) scanPeer(name, path string) {
+	m.mu.Lock()
+	old := m.peers[name]
+	m.mu.Unlock()
+	file, err := readClientFile(path)
+	if err == nil && old != nil && old.file != nil && old.file.hash == file.hash {
+		return
+	}
+	if err == nil {
+		client, dialErr := file.dial(file.Endpoints, "")
+		if err = dialErr; err == nil {
+			m.config.Log.Info("peer configured", "peer", name, "endpoints", file.Endpoints)
+			member := newMember(name, client, m.explain(file), m.notify)
+			m.setPeer(name, m.follow(&peer{file: file, members: []*Member{member}}, func() { client.Close() }))
+			return
+		}
+	}
+	if old != nil && old.err != nil && old.err.Error() == err.Error() {
+		return
+	}
+	m.config.Log.Error(err, "peer file cannot be used", "peer", name)
+	m.setPeer(name, &peer{err: err, stop: func() {}})
+}
+
+func (m *Mesh) scanOwn() {
+	file, err := readClientFile(m.config.OwnKVStore)
+	m.mu.Lock()
+	old := m.self
+	m.mu.Unlock()
+	if err == nil && old.file != nil && old.file.hash == file.hash {
+		return
+	}
+	if err == nil {
+		err = m.own.configure(file)
+	}
+	if err != nil {
+		if old.err == nil || old.err.Error() != err.Error() {
+			m.config.Log.Error(err, "own kvstore cannot be used")
+			m.own.fail(err)
+		}
+		// Instances that work go on working.
+		m.mu.Lock()
+		m.self.err = err
+		m.mu.Unlock()
+		return
+	}
+	fresh := &peer{file: file}
+	for _, name := range m.own.Instances() {
+		if i, err := m.own.instance(name); err == nil {
+			fresh.members = append(fresh.members, newMember(m.config.Cluster, i.client, m.explain(file), m.notify))
+		}
+	}
+	m.config.Log.Info("own kvstore configured", "instances", m.own.Instances())
+	m.mu.Lock()
+	m.self = m.follow(fresh, func() {})
+	m.mu.Unlock()
+	old.stop()
+	m.notify("")
+}
+
+// follow starts the standing views of p's members. The returned peer's stop
+// ends them and waits.
+func (m *Mesh) follow(p *peer, cleanup func()) *peer {
+	ctx, cancel := context.WithCancel(m.ctx)
+	var members sync.WaitGroup
+	for _, member := range p.members {
+		m.running.Add(1)
+		members.Add(1)
+		go func() {
+			defer m.running.Done()
+			defer members.Done()
+			member.follow(ctx)
+		}()
+	}
+	p.stop = sync.OnceFunc(func() {
+		cancel()
+		members.Wait()
+		cleanup()
+	})
+	return p
+}
+
+func (m *Mesh) setPeer(name string, p *peer) {
+	m.mu.Lock()
+	old := m.peers[name]
+	if p == nil {
+		delete(m.peers, name)
+	} else {
+		m.peers[name] = p
+	}
+	m.mu.Unlock()
+	if old != nil {
+		old.stop()
+	}
+	m.notify("")
+}
+
+func (m *Mesh) explain(f *clientFile) func(error) error {
+	return func(err error) error {
+		if problem := f.certificateError(time.Now()); problem != nil {
+			return problem
+		}
+		return unreachable(err)
+	}
+}
+
+func (m *Mesh) notify(namespace string) {
+	m.mu.Lock()
+	close(m.changed)
+	m.changed = make(chan struct{})
+	m.mu.Unlock()
+	m.config.Changed(namespace)
+}
+
+// Changes returns a channel that is closed at the next change of any view.
+func (m *Mesh) Changes() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
+}
+
+// Peers returns the names of the configured peers, sorted.
+func (m *Mesh) Peers() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Sorted(maps.Keys(m.peers))
+}
+
+func (m *Mesh) members(cluster string) ([]*Member, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := m.peers[cluster]
+	if cluster == m.config.Cluster {
+		p = m.self
+	}
+	switch {
+	case p == nil:
+		return nil, errors.New("it is not in this cluster's ClusterMesh configuration")
+	case len(p.members) == 0 && p.err != nil:
+		return nil, p.err
+	}
+	return p.members, nil
+}
+
+// Snapshot reads a cluster afresh (R3): a peer through its Service, the own
+// cluster through any instance with a marker.
+func (m *Mesh) Snapshot(ctx context.Context, cluster string, q Query) claim.Snapshot {
+	return m.first(cluster, func(member *Member) claim.Snapshot { return member.Snapshot(ctx, q) })
+}
+
+// Cached returns the standing view of a cluster. Never grant from it.
+func (m *Mesh) Cached(cluster string, q Query) claim.Snapshot {
+	return m.first(cluster, func(member *Member) claim.Snapshot { return member.Cached(q) })
+}
+
+func (m *Mesh) first(cluster string, read func(*Member) claim.Snapshot) claim.Snapshot {
+	members, err := m.members(cluster)
+	if err != nil {
+		return claim.Snapshot{Cluster: cluster, Invalid: err.Error()}
+	}
+	s := claim.Snapshot{Cluster: cluster, Invalid: "its kvstore has no instance"}
+	for _, member := range members {
+		if s = read(member); s.Invalid == "" {
+			break
+		}
+	}
+	return s
+}
+
+// Held tells what is known of a cluster's part in a budget: whether it has
+// published a record of it, and whether it was read at all since we started.
+func (m *Mesh) Held(cluster, namespace, name string) (held, read bool) {
+	members, err := m.members(cluster)
+	if err != nil {
+		return false, false
+	}
+	for _, member := range members {
+		h, r := member.budget(join(namespace, name))
+		held, read = held || h, read || r
+	}
+	return held, read
+}
+
+// Reachability is the state of a cluster's standing view.
+type Reachability struct {
+	Cluster string
+	// Err says why it cannot be read; nil if it can.
+	Err error
+	// Since when that has been so.
+	Since time.Time
+	// Seen is the last time that the store answered.
+	Seen time.Time
+	// RoundTrip of the last probe.
+	RoundTrip time.Duration
+}
+
+// Reachable returns the state of the own cluster's and all peers' views.
+func (m *Mesh) Reachable() []Reachability {
+	var all []Reachability
+	for _, name := range append([]string{m.config.Cluster}, m.Peers()...) {
+		members, err := m.members(name)
+		r := Reachability{Cluster: name, Err: err}
+		for _, member := range members {
+			member.mu.Lock()
+			r.Err, r.Since, r.Seen, r.RoundTrip = member.err, member.since, member.seen, member.latency
+			if r.Err == nil {
+				r.Err = member.view.complete()
+			}
+			member.mu.Unlock()
+			if r.Err == nil {
+				break
+			}
+		}
+		all = append(all, r)
+	}
+	return all
+}

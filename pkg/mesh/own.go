@@ -1,0 +1,355 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/wire"
+)
+
+// MarkerTTL is how long an instance stays readable after its publisher died, in
+// seconds (rule R1: the marker stands on a lease).
+const MarkerTTL = 15
+
+// Own is the own cluster's kvstore: N clustermesh-apiserver instances with N
+// independent etcds. It holds the admin certificate, which is root in them, so
+// it is the only writer, and its writes pass guard.
+type Own struct {
+	cluster string
+
+	mu        sync.Mutex
+	instances map[string]*instance
+	problem   error
+}
+
+type instance struct {
+	name   string
+	client *clientv3.Client
+	lease  clientv3.LeaseID
+}
+
+// errGuard: a write was refused because another incarnation stands in the store.
+var errGuard = errors.New("another incarnation has begun")
+
+// IsFenced reports whether a publisher was refused because another one, or
+// another life of the store, has begun (rule R1).
+func IsFenced(err error) bool { return errors.Is(err, errGuard) }
+
+func newOwn(cluster string) *Own {
+	return &Own{cluster: cluster, instances: map[string]*instance{}, problem: errors.New("the own kvstore is not configured yet")}
+}
+
+// guard refuses keys that are not ours to write: the certificate would permit all.
+func (o *Own) guard(keys ...string) error {
+	for _, key := range keys {
+		if !strings.HasPrefix(key, wire.ClusterPrefix(o.cluster)) {
+			return fmt.Errorf("write %q: outside %q", key, wire.ClusterPrefix(o.cluster))
+		}
+	}
+	return nil
+}
+
+// configure replaces the instances by those of the file. Clients of instances
+// that stay are made anew as well: certificates may have changed.
+func (o *Own) configure(f *clientFile) error {
+	fresh := map[string]*instance{}
+	for _, endpoint := range f.Endpoints {
+		u, err := url.Parse(endpoint)
+		if err != nil || u.Host == "" || u.Scheme != "https" {
+			return fmt.Errorf("parse endpoint %q of %s: not an https URL", endpoint, f.path)
+		}
+		serverName := ""
+		if net.ParseIP(u.Hostname()) == nil {
+			serverName = u.Hostname()
+		}
+		client, err := f.dial([]string{endpoint}, serverName)
+		if err != nil {
+			for _, i := range fresh {
+				i.client.Close()
+			}
+			return err
+		}
+		fresh[u.Host] = &instance{name: u.Host, client: client}
+	}
+	o.mu.Lock()
+	old := o.instances
+	o.instances, o.problem = fresh, nil
+	o.mu.Unlock()
+	for _, i := range old {
+		i.client.Close()
+	}
+	return nil
+}
+
+func (o *Own) fail(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.instances) == 0 {
+		o.problem = err
+	}
+}
+
+func (o *Own) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, i := range o.instances {
+		i.client.Close()
+	}
+}
+
+// Instances returns the names of the configured instances, sorted.
+func (o *Own) Instances() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	names := make([]string, 0, len(o.instances))
+	for name := range o.instances {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Problem returns why there are no instances, if so.
+func (o *Own) Problem() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.problem
+}
+
+func (o *Own) instance(name string) (*instance, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	i := o.instances[name]
+	if i == nil {
+		return nil, fmt.Errorf("instance %s of the own kvstore is not configured here", name)
+	}
+	return i, nil
+}
+
+// WriteClaim puts a claim into one instance (R2, and the mirror of R6).
+func (o *Own) WriteClaim(ctx context.Context, name string, c claim.Claim) error {
+	i, err := o.instance(name)
+	if err != nil {
+		return err
+	}
+	key := wire.Key{Kind: wire.KindClaim, Cluster: o.cluster, Namespace: c.Namespace, ID: c.ID}.String()
+	if err := o.guard(key); err != nil {
+		return err
+	}
+	value, err := wire.Marshal(fromClaim(c))
+	if err != nil {
+		return err
+	}
+	if _, err := i.client.Put(ctx, key, string(value)); err != nil {
+		return fmt.Errorf("write claim %s to %s: %w", c.ID, name, unreachable(err))
+	}
+	return nil
+}
+
+// DeleteClaim removes one claim, by its own ID (R7, R9, R11).
+func (o *Own) DeleteClaim(ctx context.Context, name string, c claim.Claim) error {
+	i, err := o.instance(name)
+	if err != nil {
+		return err
+	}
+	key := wire.Key{Kind: wire.KindClaim, Cluster: o.cluster, Namespace: c.Namespace, ID: c.ID}.String()
+	if err := o.guard(key); err != nil {
+		return err
+	}
+	if _, err := i.client.Delete(ctx, key); err != nil {
+		return fmt.Errorf("delete claim %s from %s: %w", c.ID, name, unreachable(err))
+	}
+	return nil
+}
+
+// PutIncarnation begins a new life of the instance (R1 a): every earlier
+// publisher is fenced from here on.
+func (o *Own) PutIncarnation(ctx context.Context, name string, incarnation wire.Incarnation) error {
+	i, err := o.instance(name)
+	if err != nil {
+		return err
+	}
+	key := wire.Key{Kind: wire.KindIncarnation, Cluster: o.cluster}.String()
+	if err := o.guard(key); err != nil {
+		return err
+	}
+	value, err := wire.Marshal(&incarnation)
+	if err != nil {
+		return err
+	}
+	if _, err := i.client.Put(ctx, key, string(value)); err != nil {
+		return fmt.Errorf("begin incarnation in %s: %w", name, unreachable(err))
+	}
+	return nil
+}
+
+// Change is one write of a publication: a value, or a deletion if Value is empty.
+type Change struct {
+	Key   string
+	Value string
+}
+
+// txnSize keeps a transaction below etcd's default --max-txn-ops of 128.
+const txnSize = 100
+
+// Publish writes changes, each transaction guarded by the incarnation (R1 d).
+func (o *Own) Publish(ctx context.Context, name string, incarnation wire.Incarnation, changes []Change) error {
+	i, err := o.instance(name)
+	if err != nil {
+		return err
+	}
+	for part := range slices.Chunk(changes, txnSize) {
+		ops := make([]clientv3.Op, 0, len(part))
+		for _, c := range part {
+			if err := o.guard(c.Key); err != nil {
+				return err
+			}
+			if c.Value == "" {
+				ops = append(ops, clientv3.OpDelete(c.Key))
+			} else {
+				ops = append(ops, clientv3.OpPut(c.Key, c.Value))
+			}
+		}
+		if err := o.guarded(ctx, i, incarnation, ops...); err != nil {
+			return fmt.Errorf("publish to %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// PutMarker declares the instance complete (R1 e), on a lease that the caller
+// keeps alive with Alive.
+func (o *Own) PutMarker(ctx context.Context, name string, incarnation wire.Incarnation) error {
+	i, err := o.instance(name)
+	if err != nil {
+		return err
+	}
+	key := wire.Key{Kind: wire.KindMarker, Cluster: o.cluster}.String()
+	value, err := wire.Marshal(&wire.Marker{Incarnation: incarnation.ID})
+	if err := errors.Join(err, o.guard(key)); err != nil {
+		return err
+	}
+	lease, err := i.client.Grant(ctx, MarkerTTL)
+	if err != nil {
+		return fmt.Errorf("grant lease in %s: %w", name, unreachable(err))
+	}
+	if err := o.guarded(ctx, i, incarnation, clientv3.OpPut(key, string(value), clientv3.WithLease(lease.ID))); err != nil {
+		return fmt.Errorf("mark %s: %w", name, err)
+	}
+	o.mu.Lock()
+	i.lease = lease.ID
+	o.mu.Unlock()
+	return nil
+}
+
+// Alive keeps the marker's lease alive and checks that the incarnation still
+// stands and is marked. An error means doubt: restore again (R1).
+func (o *Own) Alive(ctx context.Context, name string, incarnation wire.Incarnation) error {
+	i, err := o.instance(name)
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	lease := i.lease
+	o.mu.Unlock()
+	if _, err := i.client.KeepAliveOnce(ctx, lease); err != nil {
+		return fmt.Errorf("keep marker of %s alive: %w", name, unreachable(err))
+	}
+	value, err := wire.Marshal(&wire.Marker{Incarnation: incarnation.ID})
+	if err != nil {
+		return err
+	}
+	marker := wire.Key{Kind: wire.KindMarker, Cluster: o.cluster}.String()
+	standing, err := wire.Marshal(&incarnation)
+	if err != nil {
+		return err
+	}
+	key := wire.Key{Kind: wire.KindIncarnation, Cluster: o.cluster}.String()
+	response, err := i.client.Txn(ctx).If(
+		clientv3.Compare(clientv3.Value(key), "=", string(standing)),
+		clientv3.Compare(clientv3.Value(marker), "=", string(value)),
+	).Commit()
+	switch {
+	case err != nil:
+		return fmt.Errorf("check %s: %w", name, unreachable(err))
+	case !response.Succeeded:
+		return fmt.Errorf("check %s: %w", name, errGuard)
+	}
+	return nil
+}
+
+// Retire deletes the marker of an instance that is no longer configured, so
+// that nobody believes it any more (R1, de-registering).
+func (o *Own) Retire(ctx context.Context, name string) error {
+	i, err := o.instance(name)
+	if err != nil {
+		return err
+	}
+	key := wire.Key{Kind: wire.KindMarker, Cluster: o.cluster}.String()
+	if err := o.guard(key); err != nil {
+		return err
+	}
+	_, err = i.client.Delete(ctx, key)
+	return err
+}
+
+// Stored returns the keys and values of our prefix in one instance, and its
+// claims, for a restore (R1 d) and for reconciling (R11).
+func (o *Own) Stored(ctx context.Context, name string) (map[string]string, []claim.Claim, error) {
+	i, err := o.instance(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	response, err := i.client.Get(ctx, wire.ClusterPrefix(o.cluster), clientv3.WithPrefix())
+	if err != nil {
+		return nil, nil, fmt.Errorf("list %s: %w", name, unreachable(err))
+	}
+	values := map[string]string{}
+	var claims []claim.Claim
+	for _, kv := range response.Kvs {
+		key := string(kv.Key)
+		values[key] = string(kv.Value)
+		k, err := wire.ParseKey(o.cluster, key)
+		if err != nil || k.Kind != wire.KindClaim {
+			continue
+		}
+		var c wire.Claim
+		if err := wire.Unmarshal(kv.Value, &c); err != nil || c.ID != k.ID {
+			// Unreadable, yet in our own prefix: known by its key, so that it can be removed.
+			c = wire.Claim{ID: k.ID}
+		}
+		claims = append(claims, toClaim(o.cluster, k.Namespace, c))
+	}
+	return values, claims, nil
+}
+
+// ClaimKey returns the key under which a claim of the own cluster stands.
+func (o *Own) ClaimKey(c claim.Claim) string {
+	return wire.Key{Kind: wire.KindClaim, Cluster: o.cluster, Namespace: c.Namespace, ID: c.ID}.String()
+}
+
+// guarded runs ops in a transaction on the standing incarnation.
+func (o *Own) guarded(ctx context.Context, i *instance, incarnation wire.Incarnation, ops ...clientv3.Op) error {
+	standing, err := wire.Marshal(&incarnation)
+	if err != nil {
+		return err
+	}
+	key := wire.Key{Kind: wire.KindIncarnation, Cluster: o.cluster}.String()
+	response, err := i.client.Txn(ctx).If(clientv3.Compare(clientv3.Value(key), "=", string(standing))).Then(ops...).Commit()
+	switch {
+	case err != nil:
+		return unreachable(err)
+	case !response.Succeeded:
+		return errGuard
+	}
+	return nil
+}

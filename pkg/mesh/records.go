@@ -1,0 +1,261 @@
+package mesh
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/meshpdb/meshpdb/pkg/budget"
+	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/wire"
+)
+
+// Query names what a snapshot must cover: budgets of one namespace.
+type Query struct {
+	Namespace string
+	Budgets   []BudgetRef
+}
+
+// BudgetRef is a budget and the Service that it must name.
+type BudgetRef struct {
+	Name    string
+	Service string
+}
+
+// records are the decoded values under one cluster's prefix, all of them for
+// the cached view, those of one query for a snapshot.
+type records struct {
+	cluster     string
+	incarnation string
+	marker      string
+	budgets     map[string]wire.Budget
+	pods        map[string]map[string]wire.Pod
+	claims      map[string]map[string]wire.Claim
+	// undecodable holds the errors by key; they harm only what the key is about.
+	undecodable map[string]error
+}
+
+func newRecords(cluster string) *records {
+	return &records{
+		cluster:     cluster,
+		budgets:     map[string]wire.Budget{},
+		pods:        map[string]map[string]wire.Pod{},
+		claims:      map[string]map[string]wire.Claim{},
+		undecodable: map[string]error{},
+	}
+}
+
+func join(namespace, name string) string { return namespace + "/" + name }
+
+// apply takes a value in. It returns the namespace that the value is about, ""
+// for the instance itself.
+func (r *records) apply(key string, value []byte) string {
+	k, err := wire.ParseKey(r.cluster, key)
+	if err != nil {
+		// A kind of a later version.
+		return ""
+	}
+	r.forget(k)
+	if err := r.decode(k, value); err != nil {
+		r.undecodable[key] = err
+	} else {
+		delete(r.undecodable, key)
+	}
+	return k.Namespace
+}
+
+// remove takes a deleted key out and returns its namespace.
+func (r *records) remove(key string) string {
+	k, err := wire.ParseKey(r.cluster, key)
+	if err != nil {
+		return ""
+	}
+	r.forget(k)
+	delete(r.undecodable, key)
+	return k.Namespace
+}
+
+func (r *records) forget(k wire.Key) {
+	switch k.Kind {
+	case wire.KindIncarnation:
+		r.incarnation = ""
+	case wire.KindMarker:
+		r.marker = ""
+	case wire.KindBudget:
+		delete(r.budgets, join(k.Namespace, k.Budget))
+	case wire.KindPod:
+		name := join(k.Namespace, k.Budget)
+		if delete(r.pods[name], k.ID); len(r.pods[name]) == 0 {
+			delete(r.pods, name)
+		}
+	case wire.KindClaim:
+		if delete(r.claims[k.Namespace], k.ID); len(r.claims[k.Namespace]) == 0 {
+			delete(r.claims, k.Namespace)
+		}
+	}
+}
+
+func (r *records) decode(k wire.Key, value []byte) error {
+	switch k.Kind {
+	case wire.KindIncarnation:
+		var v wire.Incarnation
+		if err := wire.Unmarshal(value, &v); err != nil {
+			return err
+		}
+		r.incarnation = v.ID
+	case wire.KindMarker:
+		var v wire.Marker
+		if err := wire.Unmarshal(value, &v); err != nil {
+			return err
+		}
+		r.marker = v.Incarnation
+	case wire.KindBudget:
+		var v wire.Budget
+		if err := wire.Unmarshal(value, &v); err != nil {
+			return err
+		}
+		r.budgets[join(k.Namespace, k.Budget)] = v
+	case wire.KindPod:
+		var v wire.Pod
+		if err := wire.Unmarshal(value, &v); err != nil {
+			return err
+		}
+		if v.UID != k.ID {
+			return fmt.Errorf("decode pod: uid %q does not match its key", v.UID)
+		}
+		name := join(k.Namespace, k.Budget)
+		if r.pods[name] == nil {
+			r.pods[name] = map[string]wire.Pod{}
+		}
+		r.pods[name][k.ID] = v
+	case wire.KindClaim:
+		var v wire.Claim
+		if err := wire.Unmarshal(value, &v); err != nil {
+			return err
+		}
+		if v.ID != k.ID {
+			return fmt.Errorf("decode claim: id %q does not match its key", v.ID)
+		}
+		if r.claims[k.Namespace] == nil {
+			r.claims[k.Namespace] = map[string]wire.Claim{}
+		}
+		r.claims[k.Namespace][k.ID] = v
+	}
+	return nil
+}
+
+// complete reports why the instance that was read is not (yet) to be believed (rule R1).
+func (r *records) complete() error {
+	switch {
+	case r.incarnation == "" && r.marker == "":
+		return fmt.Errorf("no meshpdb publishes in its kvstore")
+	case r.marker != r.incarnation:
+		return fmt.Errorf("its meshpdb has not finished publishing after a restart")
+	}
+	return nil
+}
+
+// snapshot puts the records of a query together. serving tells, for an
+// exported Service, which addresses Cilium still lists; nil skips that check.
+func (r *records) snapshot(q Query, serving func(service string) (map[string]bool, error)) claim.Snapshot {
+	s := claim.Snapshot{Cluster: r.cluster, Budgets: map[string]claim.Report{}}
+	if err := r.complete(); err != nil {
+		s.Invalid = err.Error()
+	}
+	for _, c := range r.claims[q.Namespace] {
+		s.Claims = append(s.Claims, toClaim(r.cluster, q.Namespace, c))
+	}
+	for _, ref := range q.Budgets {
+		name := join(q.Namespace, ref.Name)
+		b, ok := r.budgets[name]
+		if err := r.damage(q.Namespace, ref.Name); err != nil {
+			s.Budgets[name] = claim.Report{Undecided: err.Error(), Bounds: bounds(b)}
+			continue
+		}
+		if !ok || b.Tombstone {
+			continue
+		}
+		s.Budgets[name] = r.report(name, ref, b, serving)
+	}
+	return s
+}
+
+func (r *records) report(name string, ref BudgetRef, b wire.Budget, serving func(string) (map[string]bool, error)) claim.Report {
+	report := claim.Report{Service: b.Service, Bounds: bounds(b), Expected: b.Expected, View: b.View, Undecided: b.Undecided}
+	if b.Service != ref.Service {
+		report.Undecided = fmt.Sprintf("its budget %s names service %s instead of %s", name, b.Service, ref.Service)
+		return report
+	}
+	var addresses map[string]bool
+	if b.Exported && serving != nil {
+		var err error
+		if addresses, err = serving(b.Service); err != nil {
+			report.Undecided = err.Error()
+			return report
+		}
+	}
+	for uid, p := range r.pods[name] {
+		available := p.Unavailable == wire.Available
+		if addresses != nil && available {
+			available = false
+			for _, ip := range p.IPs {
+				available = available || addresses[ip]
+			}
+		}
+		report.Pods = append(report.Pods, claim.Pod{UID: uid, Available: available})
+	}
+	return report
+}
+
+// damage returns the first undecodable value that the budget depends on.
+func (r *records) damage(namespace, name string) error {
+	for key, err := range r.undecodable {
+		k, parseErr := wire.ParseKey(r.cluster, key)
+		if parseErr != nil {
+			continue
+		}
+		if k.Namespace == "" || k.Namespace == namespace && (k.Kind == wire.KindClaim || k.Budget == name) {
+			return fmt.Errorf("its kvstore value %s: %w", strings.TrimPrefix(key, wire.ClusterPrefix(r.cluster)), err)
+		}
+	}
+	return nil
+}
+
+func bounds(b wire.Budget) []budget.Bound {
+	var all []budget.Bound
+	if bound, ok := parseBound(budget.MinAvailable, b.MinAvailable); ok {
+		all = append(all, bound)
+	}
+	if bound, ok := parseBound(budget.MaxUnavailable, b.MaxUnavailable); ok {
+		all = append(all, bound)
+	}
+	return all
+}
+
+func parseBound(kind budget.BoundKind, text string) (budget.Bound, bool) {
+	digits, percent := strings.CutSuffix(text, "%")
+	value, err := strconv.Atoi(digits)
+	return budget.Bound{Kind: kind, Value: value, Percent: percent}, err == nil
+}
+
+func toClaim(cluster, namespace string, c wire.Claim) claim.Claim {
+	state := claim.Granted
+	if c.State == wire.Pending {
+		state = claim.Pending
+	}
+	return claim.Claim{
+		ID: c.ID, UID: c.UID, Namespace: namespace, Pod: c.Pod, Budgets: c.Budgets,
+		Cluster: cluster, State: state, Ticket: c.Ticket, Seq: c.Seq, Reason: string(c.Reason),
+	}
+}
+
+func fromClaim(c claim.Claim) *wire.Claim {
+	state := wire.Granted
+	if c.State == claim.Pending {
+		state = wire.Pending
+	}
+	return &wire.Claim{
+		ID: c.ID, UID: c.UID, Pod: c.Pod, Budgets: c.Budgets, State: state,
+		Ticket: c.Ticket, Seq: c.Seq, Reason: wire.Reason(c.Reason),
+	}
+}
