@@ -20,6 +20,9 @@ const (
 	// WriteInstances: write the claim to every instance of Unwritten; tell Written.
 	WriteInstances
 	// ReadClusters: one linearizable read per cluster of Clusters; tell Read.
+	// The own cluster's View must be quorum-read where the publisher takes it
+	// from, not in one of its instances: another may have shown a newer one
+	// already, and somebody granted on it (V04).
 	ReadClusters
 	// AwaitChange: wait for a change anywhere, a short while at most; then read again.
 	AwaitChange
@@ -197,8 +200,9 @@ func (a *Attempt) Written(acknowledged []string) {
 func (a *Attempt) Read(snapshots []Snapshot, now time.Time) {
 	a.attempts++
 	for _, s := range snapshots {
-		if s.Invalid == "" && a.first[s.Cluster] == nil {
-			// Not "the first round": a cluster whose first read failed may hold older claims (X15).
+		if s.Invalid == "" && a.first[s.Cluster] == nil && a.agrees(s) {
+			// Not "the first round": a cluster whose first read failed may hold older claims (X15),
+			// and later claims of one with another view may not count us.
 			a.first[s.Cluster] = s.claimIDs()
 		}
 	}
@@ -242,6 +246,9 @@ func (a *Attempt) Expired() {
 	case Answer:
 	case AppendClaim:
 		a.refuse(WithdrawClaim, fmt.Sprintf("the claim on %s could not be made durable in time", a.claim.Pod))
+	case GrantClaim:
+		// The sentence so far says that it would be allowed.
+		a.refuse(WithdrawClaim, fmt.Sprintf("the grant for %s could not be made durable in time", a.claim.Pod))
 	default:
 		if a.outcome.Sentence == "" {
 			a.outcome.Sentence = fmt.Sprintf("the disruption of %s could not be decided in time", a.claim.Pod)
@@ -296,18 +303,30 @@ func severity(d budget.Decision) int {
 	}
 }
 
+// agrees reports whether s shows the own view for every budget that it is in
+// scope of: only then its later claimants are sure to read our cluster as well.
+func (a *Attempt) agrees(s Snapshot) bool {
+	return !slices.ContainsFunc(a.request.Budgets, func(b Covering) bool {
+		return slices.Contains(b.Clusters, s.Cluster) && !slices.Equal(slices.Sorted(slices.Values(s.Budgets[b.Name].View)), slices.Sorted(slices.Values(b.Clusters)))
+	})
+}
+
 func (a *Attempt) question(b Covering, snapshots []Snapshot) budget.Question {
 	claims := a.counted(snapshots)
 	return Question(b, a.claim.Pod, a.claim.UID, snapshots, claims)
 }
 
 // counted returns, by pod UID, how the claims that rule R4 counts stand to the
-// own one: those of S1 that are still present. Later claims count us (F01).
+// own one: those of S1 that are still present. Later claims count us (F01). A
+// cluster without S1 yet counts in full.
 func (a *Attempt) counted(snapshots []Snapshot) map[string]budget.Claim {
 	counted := map[string]budget.Claim{}
 	for _, s := range snapshots {
 		for _, c := range s.Claims {
-			if s.Invalid != "" || c.ID == a.claim.ID || !a.first[s.Cluster][c.ID] {
+			if s.Invalid != "" || c.ID == a.claim.ID {
+				continue
+			}
+			if first := a.first[s.Cluster]; first != nil && !first[c.ID] {
 				continue
 			}
 			class := budget.PendingLower

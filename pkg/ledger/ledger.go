@@ -59,9 +59,13 @@ func (l *Ledgers) Claims(ctx context.Context, namespace string) ([]claim.Claim, 
 }
 
 // All reads the claims of all namespaces by quorum (R1 c).
-func (l *Ledgers) All(ctx context.Context) ([]claim.Claim, error) {
+func (l *Ledgers) All(ctx context.Context) ([]claim.Claim, error) { return l.From(ctx, l.client) }
+
+// From reads the claims of all namespaces through a reader, such as an
+// informer's: then they are a hint only.
+func (l *Ledgers) From(ctx context.Context, reader client.Reader) ([]claim.Claim, error) {
 	var list v1alpha1.DisruptionLedgerList
-	if err := l.client.List(ctx, &list); err != nil {
+	if err := reader.List(ctx, &list); err != nil {
 		return nil, fmt.Errorf("list ledgers: %w", err)
 	}
 	var all []claim.Claim

@@ -77,6 +77,22 @@ func readClientFile(path string) (*clientFile, error) {
 	return f, nil
 }
 
+// replaceEndpoints puts discovered instances in the place of the file's endpoints.
+func (f *clientFile) replaceEndpoints(addresses []string) error {
+	if len(addresses) == 0 {
+		return errors.New("no instance of the own ClusterMesh was found: its Service has no endpoints")
+	}
+	f.Endpoints = nil
+	sum := sha256.New()
+	sum.Write(f.hash[:])
+	for _, a := range addresses {
+		f.Endpoints = append(f.Endpoints, "https://"+a)
+		sum.Write([]byte(a + "\n"))
+	}
+	sum.Sum(f.hash[:0])
+	return nil
+}
+
 // certificateError says when the client certificate is the reason that a
 // kvstore cannot be read: etcd itself only reports a failed handshake.
 func (f *clientFile) certificateError(now time.Time) error {

@@ -118,6 +118,19 @@ func (m *Member) read(ctx context.Context, q Query) (map[string][]byte, error) {
 	return values, nil
 }
 
+// exports reports whether the cluster exports the Service at all.
+func (m *Member) exports(ctx context.Context, namespace, service string) (bool, error) {
+	values, err := m.read(ctx, Query{Namespace: namespace, Budgets: []BudgetRef{{Service: service}}})
+	if err != nil {
+		return false, m.explain(err)
+	}
+	if _, ok := values[serviceKey(m.cluster, namespace, service)]; ok {
+		return true, nil
+	}
+	addresses, err := exports{slices: true}.serving(m.cluster, namespace, service, values)
+	return len(addresses) > 0, err
+}
+
 // Cached returns the standing view. Never grant from it.
 func (m *Member) Cached(q Query) claim.Snapshot {
 	m.mu.Lock()

@@ -28,6 +28,9 @@ type Config struct {
 	// OwnKVStore is the etcd client file of the own ClusterMesh: one endpoint per
 	// clustermesh-apiserver instance, with the admin certificate.
 	OwnKVStore string
+	// Discovered, if not nil, replaces the endpoints of OwnKVStore by those of the
+	// instances' pods, each with the given TLS server name.
+	Discovered *Discovery
 	// Log receives what people should know of peers that come, go or fail.
 	Log logr.Logger
 	// Changed is told the namespace of every change in any view; "" for all.
@@ -35,9 +38,31 @@ type Config struct {
 	Changed func(namespace string)
 }
 
+// Discovery tells the addresses (host:port) of the own kvstore's instances.
+type Discovery struct {
+	// ServerName that the instances' certificates carry.
+	ServerName string
+
+	mu        sync.Mutex
+	addresses []string
+}
+
+// Set replaces the addresses; they take effect within the next rescan.
+func (d *Discovery) Set(addresses []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.addresses = slices.Sorted(slices.Values(addresses))
+}
+
+func (d *Discovery) get() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.addresses)
+}
+
 // rescan is how often the configuration is read again without an event:
 // certificates that it names may lie in other folders.
-const rescan = 5 * time.Second
+const rescan = 2 * time.Second
 
 // Mesh is all clusters whose kvstores this cluster can be asked about.
 type Mesh struct {
@@ -181,11 +206,16 @@ func (m *Mesh) scanOwn() {
 	m.mu.Lock()
 	old := m.self
 	m.mu.Unlock()
+	serverName := ""
+	if err == nil && m.config.Discovered != nil {
+		serverName = m.config.Discovered.ServerName
+		err = file.replaceEndpoints(m.config.Discovered.get())
+	}
 	if err == nil && old.file != nil && old.file.hash == file.hash {
 		return
 	}
 	if err == nil {
-		err = m.own.configure(file)
+		err = m.own.configure(file, serverName)
 	}
 	if err != nil {
 		if old.err == nil || old.err.Error() != err.Error() {
@@ -368,4 +398,21 @@ func (m *Mesh) Reachable() []Reachability {
 		all = append(all, r)
 	}
 	return all
+}
+
+// Exports reports whether a peer's Cilium exports endpoints of the Service,
+// read afresh: such a cluster takes part even if it runs no meshpdb.
+func (m *Mesh) Exports(ctx context.Context, cluster, namespace, service string) (bool, error) {
+	members, err := m.members(cluster)
+	if err != nil {
+		return false, err
+	}
+	err = errors.New("its kvstore has no instance")
+	for _, member := range members {
+		var exports bool
+		if exports, err = member.exports(ctx, namespace, service); err == nil {
+			return exports, nil
+		}
+	}
+	return false, err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -59,17 +58,14 @@ func (o *Own) guard(keys ...string) error {
 }
 
 // configure replaces the instances by those of the file. Clients of instances
-// that stay are made anew as well: certificates may have changed.
-func (o *Own) configure(f *clientFile) error {
+// that stay are made anew as well: certificates may have changed. serverName
+// is what the instances' certificates carry if they do not name their address.
+func (o *Own) configure(f *clientFile, serverName string) error {
 	fresh := map[string]*instance{}
 	for _, endpoint := range f.Endpoints {
 		u, err := url.Parse(endpoint)
 		if err != nil || u.Host == "" || u.Scheme != "https" {
 			return fmt.Errorf("parse endpoint %q of %s: not an https URL", endpoint, f.path)
-		}
-		serverName := ""
-		if net.ParseIP(u.Hostname()) == nil {
-			serverName = u.Hostname()
 		}
 		client, err := f.dial([]string{endpoint}, serverName)
 		if err != nil {
@@ -145,7 +141,7 @@ func (o *Own) WriteClaim(ctx context.Context, name string, c claim.Claim) error 
 	if err := o.guard(key); err != nil {
 		return err
 	}
-	value, err := wire.Marshal(fromClaim(c))
+	value, err := wire.Marshal(ClaimRecord(c))
 	if err != nil {
 		return err
 	}
@@ -287,21 +283,6 @@ func (o *Own) Alive(ctx context.Context, name string, incarnation wire.Incarnati
 	return nil
 }
 
-// Retire deletes the marker of an instance that is no longer configured, so
-// that nobody believes it any more (R1, de-registering).
-func (o *Own) Retire(ctx context.Context, name string) error {
-	i, err := o.instance(name)
-	if err != nil {
-		return err
-	}
-	key := wire.Key{Kind: wire.KindMarker, Cluster: o.cluster}.String()
-	if err := o.guard(key); err != nil {
-		return err
-	}
-	_, err = i.client.Delete(ctx, key)
-	return err
-}
-
 // Stored returns the keys and values of our prefix in one instance, and its
 // claims, for a restore (R1 d) and for reconciling (R11).
 func (o *Own) Stored(ctx context.Context, name string) (map[string]string, []claim.Claim, error) {
@@ -330,11 +311,6 @@ func (o *Own) Stored(ctx context.Context, name string) (map[string]string, []cla
 		claims = append(claims, toClaim(o.cluster, k.Namespace, c))
 	}
 	return values, claims, nil
-}
-
-// ClaimKey returns the key under which a claim of the own cluster stands.
-func (o *Own) ClaimKey(c claim.Claim) string {
-	return wire.Key{Kind: wire.KindClaim, Cluster: o.cluster, Namespace: c.Namespace, ID: c.ID}.String()
 }
 
 // guarded runs ops in a transaction on the standing incarnation.

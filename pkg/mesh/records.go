@@ -249,7 +249,8 @@ func toClaim(cluster, namespace string, c wire.Claim) claim.Claim {
 	}
 }
 
-func fromClaim(c claim.Claim) *wire.Claim {
+// ClaimRecord returns the record that shows a claim to the mesh.
+func ClaimRecord(c claim.Claim) *wire.Claim {
 	state := wire.Granted
 	if c.State == claim.Pending {
 		state = wire.Pending

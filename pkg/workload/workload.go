@@ -83,7 +83,7 @@ func (w *Workload) BudgetsOf(ctx context.Context, pod *corev1.Pod) ([]v1alpha1.M
 			}
 			return nil, err
 		}
-		if labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(pod.Labels)) {
+		if Selects(service, pod.Labels) {
 			covering = append(covering, b)
 		}
 	}
@@ -200,4 +200,9 @@ func Bounds(spec *v1alpha1.MeshPodDisruptionBudgetSpec) []budget.Bound {
 		all = append(all, budget.Bound{Kind: b.kind, Value: value, Percent: percent})
 	}
 	return all
+}
+
+// Selects reports whether the Service selects pods with these labels.
+func Selects(service *corev1.Service, podLabels map[string]string) bool {
+	return len(service.Spec.Selector) > 0 && labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(podLabels))
 }

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
+	webhookadmission "sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/meshpdb/meshpdb/pkg/admission"
+	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
+	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/controller"
+	"github.com/meshpdb/meshpdb/pkg/decide"
+	"github.com/meshpdb/meshpdb/pkg/ledger"
+	"github.com/meshpdb/meshpdb/pkg/mesh"
+	"github.com/meshpdb/meshpdb/pkg/publish"
+	"github.com/meshpdb/meshpdb/pkg/workload"
+)
+
+func run(ctx context.Context, o options) error {
+	if err := o.validate(); err != nil {
+		return err
+	}
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("load kubeconfig: %w", err)
+	}
+	// The API server's priority and fairness does the limiting.
+	config.QPS, config.Burst = 500, 1000
+	mgr, err := newManager(config, o)
+	if err != nil {
+		return err
+	}
+	direct, err := client.New(config, client.Options{Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper()})
+	if err != nil {
+		return fmt.Errorf("make API client: %w", err)
+	}
+	kicks := controller.NewKicks()
+	discovered := o.discovery()
+	m, err := mesh.New(mesh.Config{
+		Cluster: o.clusterName, Peers: o.clustermesh, OwnKVStore: o.kvstore, Discovered: discovered,
+		Log: ctrl.Log.WithName("mesh"), Changed: kicks.Kick,
+	})
+	if err != nil {
+		return err
+	}
+	pods := &workload.Workload{Cached: mgr.GetClient(), Live: direct}
+	ledgers := ledger.New(direct, o.clusterName)
+	registry := ledger.NewRegistry(direct, o.namespace)
+	synced := &atomic.Bool{}
+	ready := func() error { return readiness(synced, m) }
+	if err := setUpAdmission(mgr, o, m, pods, ledgers, registry, ready); err != nil {
+		return err
+	}
+	if err := setUpControllers(mgr, o, m, pods, ledgers, registry, kicks); err != nil {
+		return err
+	}
+	if discovered != nil {
+		if err := controller.SetupInstances(mgr, o.namespace, o.service, o.servicePort, discovered); err != nil {
+			return err
+		}
+	}
+	err = errors.Join(
+		mgr.AddHealthzCheck("ping", func(*http.Request) error { return nil }),
+		mgr.AddReadyzCheck("decide", func(*http.Request) error { return ready() }),
+		mgr.Add(everywhere{m.Run}),
+		mgr.Add(everywhere{kicks.Run}),
+		mgr.Add(everywhere{func(ctx context.Context) error { return warm(ctx, mgr, synced) }}),
+	)
+	if err != nil {
+		return fmt.Errorf("set up manager: %w", err)
+	}
+	return mgr.Start(ctx)
+}
+
+func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
+	scheme := runtime.NewScheme()
+	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
+	utilruntime.Must(v1alpha1.AddToScheme(scheme))
+	host, port, err := o.webhookAddress()
+	if err != nil {
+		return nil, err
+	}
+	// A leader that was killed is replaced within lease; one that lives renews well before.
+	lease, renew, retry := 8*time.Second, 6*time.Second, time.Second
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: scheme,
+		Cache: cache.Options{
+			DefaultTransform: cache.TransformStripManagedFields(),
+			// The controller's namespace is the only place whose slices matter.
+			ByObject: map[client.Object]cache.ByObject{
+				&discoveryv1.EndpointSlice{}: {Namespaces: map[string]cache.Config{o.namespace: {}}},
+			},
+		},
+		Metrics:                       metricsserver.Options{BindAddress: o.metrics},
+		HealthProbeBindAddress:        o.probes,
+		LeaderElection:                true,
+		LeaderElectionID:              "meshpdb-controller",
+		LeaderElectionNamespace:       o.namespace,
+		LeaderElectionReleaseOnCancel: true,
+		LeaseDuration:                 &lease, RenewDeadline: &renew, RetryPeriod: &retry,
+		WebhookServer: webhook.NewServer(webhook.Options{
+			Host: host, Port: port, CertDir: o.webhookCerts,
+			TLSOpts: []func(*tls.Config){func(c *tls.Config) { c.MinVersion = tls.VersionTLS13 }},
+		}),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make manager: %w", err)
+	}
+	return mgr, nil
+}
+
+func (o *options) discovery() *mesh.Discovery {
+	if o.service == "" {
+		return nil
+	}
+	return &mesh.Discovery{ServerName: o.service + "." + o.namespace + ".svc"}
+}
+
+func setUpAdmission(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Workload, ledgers *ledger.Ledgers, registry *ledger.Registry, ready func() error) error {
+	log := ctrl.Log.WithName("admission")
+	reporter, err := admission.NewReporter(metrics.Registry, mgr.GetEventRecorder("meshpdb-controller"), log)
+	if err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	decider, err := decide.New(decide.Config{
+		Cluster: o.clusterName, Ledger: ledgers, Registry: registry, Own: m.Own(), Clusters: clusters{m},
+		NewID: uuid.NewString, Timeout: o.decisionTimeout, Observe: reporter.Phase,
+	})
+	if err != nil {
+		return err
+	}
+	server := mgr.GetWebhookServer()
+	server.Register("/validate", &webhookadmission.Webhook{Handler: &admission.Handler{Config: admission.Config{
+		Cluster: o.clusterName, Decider: guarded(decider), Pods: pods, Ready: ready, Answered: reporter.Answered, Log: log,
+	}}})
+	server.Register("/mutate", &webhookadmission.Webhook{Handler: &admission.Precondition{Pods: pods, Log: log}})
+	if err := metrics.Registry.Register(mesh.NewCollector(m)); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	// Clean-ups of the last decisions end before the process does.
+	return mgr.Add(everywhere{func(ctx context.Context) error {
+		<-ctx.Done()
+		decider.Wait()
+		return nil
+	}})
+}
+
+func setUpControllers(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Workload, ledgers *ledger.Ledgers, registry *ledger.Registry, kicks *controller.Kicks) error {
+	recorder := mgr.GetEventRecorder("meshpdb-controller")
+	budgets := &controller.Budgets{
+		Client: mgr.GetClient(), Workload: pods, Views: m, Recorder: recorder,
+		Cluster: o.clusterName, Protected: o.protectedNamespaces(), Log: ctrl.Log.WithName("budget"),
+	}
+	publisher, err := publish.New(publish.Config{
+		Cluster: o.clusterName, Controller: controllerName(), Store: m.Own(), Registry: registry, Ledger: ledgers,
+		Workload: &controller.Cluster{
+			Budgets: budgets, Workload: pods, ConfiguredByFile: o.service == "", Namespace: o.namespace,
+			Ledgers: func(ctx context.Context) ([]claim.Claim, error) { return ledgers.From(ctx, mgr.GetClient()) },
+		},
+		NewID: uuid.NewString, Log: ctrl.Log.WithName("publish"),
+	})
+	if err != nil {
+		return err
+	}
+	budgets.Publisher = publisher
+	if err := controller.Setup(mgr, budgets, &controller.Services{Client: mgr.GetClient(), Recorder: recorder}, kicks); err != nil {
+		return err
+	}
+	return mgr.Add(manager.RunnableFunc(publisher.Run))
+}
+
+// everywhere runs on every replica, leader or not.
+type everywhere struct {
+	run func(context.Context) error
+}
+
+func (e everywhere) Start(ctx context.Context) error { return e.run(ctx) }
+func (e everywhere) NeedLeaderElection() bool        { return false }
+
+// warm fills the informers that decisions read, before the first request.
+func warm(ctx context.Context, mgr ctrl.Manager, synced *atomic.Bool) error {
+	for _, o := range []client.Object{&corev1.Pod{}, &corev1.Service{}, &v1alpha1.MeshPodDisruptionBudget{}, &v1alpha1.DisruptionLedger{}} {
+		if _, err := mgr.GetCache().GetInformer(ctx, o); err != nil {
+			return fmt.Errorf("start informer: %w", err)
+		}
+	}
+	if mgr.GetCache().WaitForCacheSync(ctx) {
+		synced.Store(true)
+	}
+	return nil
+}
+
+// readiness says why this replica cannot decide; nil if it can.
+func readiness(synced *atomic.Bool, m *mesh.Mesh) error {
+	if !synced.Load() {
+		return errors.New("its informers are not in step yet")
+	}
+	if own := m.Reachable()[0]; own.Err != nil {
+		return fmt.Errorf("the own kvstore: %w", own.Err)
+	}
+	return nil
+}
+
+// clusters lets decide read the mesh.
+type clusters struct{ mesh *mesh.Mesh }
+
+func query(q decide.Query) mesh.Query {
+	to := mesh.Query{Namespace: q.Namespace}
+	for name, service := range q.Services {
+		to.Budgets = append(to.Budgets, mesh.BudgetRef{Name: name, Service: service})
+	}
+	return to
+}
+
+func (c clusters) Snapshot(ctx context.Context, cluster string, q decide.Query) claim.Snapshot {
+	return c.mesh.Snapshot(ctx, cluster, query(q))
+}
+
+func (c clusters) Cached(cluster string, q decide.Query) claim.Snapshot {
+	return c.mesh.Cached(cluster, query(q))
+}
+
+func (c clusters) Changes() <-chan struct{} { return c.mesh.Changes() }

@@ -1,0 +1,266 @@
+package admission
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/go-logr/logr"
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
+	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/decide"
+	"github.com/meshpdb/meshpdb/pkg/workload"
+)
+
+// Decider answers whether a pod may be disrupted.
+type Decider interface {
+	// Refuse denies what is known to be impossible, at once.
+	Refuse(decide.Request) (claim.Outcome, bool)
+	Decide(context.Context, decide.Request) claim.Outcome
+}
+
+// Pods finds pods and the budgets that cover them.
+type Pods interface {
+	// CachedPod and Pod return nil if there is none.
+	CachedPod(ctx context.Context, namespace, name string) (*corev1.Pod, error)
+	Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error)
+	BudgetsOf(ctx context.Context, pod *corev1.Pod) ([]v1alpha1.MeshPodDisruptionBudget, error)
+}
+
+// Path is by which request a disruption came.
+type Path string
+
+// The paths that reach admission.
+const (
+	PathEviction Path = "eviction"
+	PathDeletion Path = "deletion"
+	// PathSystem is a DELETE by Kubernetes itself: accounted, not held.
+	PathSystem Path = "system"
+)
+
+// Answer is a decision as it left for the API server.
+type Answer struct {
+	Path    Path
+	User    string
+	DryRun  bool
+	Pod     *corev1.Pod
+	Budgets []v1alpha1.MeshPodDisruptionBudget
+	claim.Outcome
+	Took time.Duration
+}
+
+// Config of the handlers; everything is required.
+type Config struct {
+	// Cluster is the own cluster's name.
+	Cluster string
+	Decider Decider
+	Pods    Pods
+	// Ready says why nothing can be decided yet; nil if it can.
+	Ready func() error
+	// Answered is told every decision about a covered pod. It must not block.
+	Answered func(Answer)
+	Log      logr.Logger
+}
+
+// lookupTimeout bounds the look-ups before a decision begins; with the
+// Decider's own deadline it stays below the webhook's timeoutSeconds.
+const lookupTimeout = 3 * time.Second
+
+// Handler is the validating side.
+type Handler struct{ Config }
+
+// Handle answers one AdmissionReview. It never fails: a panic is a refusal.
+func (h *Handler) Handle(ctx context.Context, r admission.Request) (response admission.Response) {
+	defer func() {
+		if p := recover(); p != nil {
+			h.Log.Error(fmt.Errorf("panic: %v", p), "decide admission", "pod", r.Namespace+"/"+r.Name)
+			response = refuse("meshpdb met an internal error; its log tells more")
+		}
+	}()
+	switch {
+	case r.Operation == admissionv1.Create && r.Resource.Resource == "pods" && r.SubResource == "eviction":
+		return h.eviction(ctx, r)
+	case r.Operation == admissionv1.Delete && r.Resource.Resource == "pods" && r.SubResource == "":
+		return h.deletion(ctx, r)
+	default:
+		// The webhook configuration sends nothing else.
+		return admission.Allowed("")
+	}
+}
+
+func (h *Handler) eviction(ctx context.Context, r admission.Request) admission.Response {
+	var eviction policyv1.Eviction
+	if err := json.Unmarshal(r.Object.Raw, &eviction); err != nil {
+		return refuse(fmt.Sprintf("the eviction of %s could not be decoded: %v", r.Name, err))
+	}
+	options := eviction.DeleteOptions
+	dryRun := isDryRun(r) || options != nil && slices.Contains(options.DryRun, metav1.DryRunAll)
+	if options == nil || options.Preconditions == nil || options.Preconditions.UID == nil {
+		// R12: without it, a pod recreated under the name could be evicted unclaimed.
+		return refuse(fmt.Sprintf("the eviction of %s carries no UID precondition: meshpdb's mutating webhook, which adds it, was not called", r.Name))
+	}
+	uid := *options.Preconditions.UID
+	if cached, err := h.Pods.CachedPod(ctx, r.Namespace, r.Name); err == nil && cached != nil && cached.UID == uid && !harmless(cached) {
+		// No write and no network call for what the cached view refuses.
+		if answer, ok := h.refuseEarly(ctx, r, cached); ok {
+			return answer
+		}
+	}
+	lookup, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	pod, err := h.Pods.Pod(lookup, r.Namespace, r.Name)
+	switch {
+	case err != nil:
+		return refuse(fmt.Sprintf("pod %s could not be looked up: %v", r.Name, err))
+	case pod == nil:
+		return admission.Allowed("the pod does not exist")
+	case pod.UID != uid:
+		return admission.Allowed("the pod has been replaced; the API server refuses by the UID precondition")
+	}
+	return h.decide(ctx, r, PathEviction, pod, dryRun)
+}
+
+func (h *Handler) deletion(ctx context.Context, r admission.Request) admission.Response {
+	var pod corev1.Pod
+	if err := json.Unmarshal(r.OldObject.Raw, &pod); err != nil {
+		return refuse(fmt.Sprintf("the pod to be deleted could not be decoded: %v", err))
+	}
+	if isSystem(r.UserInfo) {
+		h.account(ctx, r, &pod)
+		return admission.Allowed("")
+	}
+	return h.decide(ctx, r, PathDeletion, &pod, isDryRun(r))
+}
+
+// account takes note of a disruption by Kubernetes itself.
+func (h *Handler) account(ctx context.Context, r admission.Request, pod *corev1.Pod) {
+	if harmless(pod) {
+		return
+	}
+	budgets, err := h.Pods.BudgetsOf(ctx, pod)
+	if err != nil || len(budgets) == 0 {
+		return
+	}
+	h.Answered(Answer{
+		Path: PathSystem, User: r.UserInfo.Username, DryRun: isDryRun(r), Pod: pod, Budgets: budgets,
+		Outcome: claim.Outcome{Allowed: true, Budget: nameOf(budgets[0]), Sentence: fmt.Sprintf("%s deletes %s, which is accounted and not held", r.UserInfo.Username, pod.Name)},
+	})
+}
+
+// harmless reports whether the pod's going disrupts nothing: it is going
+// already, has ended, was never started, or is a mirror.
+func harmless(pod *corev1.Pod) bool {
+	return pod.DeletionTimestamp != nil || workload.IsTerminal(pod) || workload.IsMirror(pod) ||
+		pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodPending
+}
+
+func (h *Handler) refuseEarly(ctx context.Context, r admission.Request, pod *corev1.Pod) (admission.Response, bool) {
+	start := time.Now()
+	budgets, err := h.Pods.BudgetsOf(ctx, pod)
+	if err != nil || len(budgets) == 0 {
+		return admission.Response{}, false
+	}
+	request, ok := h.request(pod, budgets, PathEviction)
+	if !ok || h.Ready() != nil {
+		return admission.Response{}, false
+	}
+	outcome, refused := h.Decider.Refuse(request)
+	if !refused {
+		return admission.Response{}, false
+	}
+	return h.answer(Answer{
+		Path: PathEviction, User: r.UserInfo.Username, DryRun: isDryRun(r), Pod: pod, Budgets: budgets,
+		Outcome: outcome, Took: time.Since(start),
+	}), true
+}
+
+func (h *Handler) decide(ctx context.Context, r admission.Request, path Path, pod *corev1.Pod, dryRun bool) admission.Response {
+	start := time.Now()
+	if harmless(pod) {
+		return admission.Allowed("")
+	}
+	answer := Answer{Path: path, User: r.UserInfo.Username, DryRun: dryRun, Pod: pod}
+	budgets, err := h.Pods.BudgetsOf(ctx, pod)
+	if err != nil {
+		return refuse(fmt.Sprintf("the budgets of pod %s could not be listed: %v", pod.Name, err))
+	}
+	if len(budgets) == 0 {
+		return admission.Allowed("")
+	}
+	answer.Budgets = budgets
+	if err := h.Ready(); err != nil {
+		answer.Outcome = decide.Undecided("meshpdb in cluster %s cannot decide yet: %v", h.Cluster, err)
+		return h.answer(answer)
+	}
+	request, ok := h.request(pod, budgets, path)
+	request.DryRun = dryRun
+	switch {
+	case !ok:
+		answer.Outcome = decide.Undecided("budget %s is new and the clusters that take part are not known yet", nameOf(budgets[0]))
+	case len(request.Budgets) == 0:
+		return admission.Allowed("")
+	default:
+		answer.Outcome = h.Decider.Decide(ctx, request)
+	}
+	answer.Took = time.Since(start)
+	return h.answer(answer)
+}
+
+// request puts the question; false if a budget's scope is not known yet. A
+// budget that leaves the own cluster out does not cover its pods.
+func (h *Handler) request(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionBudget, path Path) (decide.Request, bool) {
+	r := decide.Request{Namespace: pod.Namespace, Pod: pod.Name, UID: string(pod.UID), Reason: "Eviction", Services: map[string]string{}}
+	if path == PathDeletion {
+		r.Reason = "Deletion"
+	}
+	for i := range budgets {
+		covering := workload.Covering(&budgets[i])
+		if len(covering.Clusters) == 0 {
+			return r, false
+		}
+		if !slices.Contains(covering.Clusters, h.Cluster) {
+			continue
+		}
+		r.Budgets = append(r.Budgets, covering)
+		r.Services[budgets[i].Name] = budgets[i].Spec.Service
+	}
+	return r, true
+}
+
+func (h *Handler) answer(a Answer) admission.Response {
+	h.Answered(a)
+	if a.Allowed {
+		return admission.Allowed(a.Sentence)
+	}
+	return refuse(a.Sentence)
+}
+
+func isDryRun(r admission.Request) bool { return r.DryRun != nil && *r.DryRun }
+
+func nameOf(b v1alpha1.MeshPodDisruptionBudget) string { return b.Namespace + "/" + b.Name }
+
+// refuse is a denial in the shape of the eviction API's own
+// (pkg/registry/core/pod/storage/eviction.go). No Retry-After: client-go would
+// sleep inside the caller, which blocks controllers and kubectl alike.
+func refuse(sentence string) admission.Response {
+	response := admission.Denied("")
+	response.Result = &metav1.Status{
+		Status:  metav1.StatusFailure,
+		Code:    http.StatusTooManyRequests,
+		Reason:  metav1.StatusReasonTooManyRequests,
+		Message: "Cannot evict pod as it would violate the pod's disruption budget: " + sentence,
+		Details: &metav1.StatusDetails{
+			Causes: []metav1.StatusCause{{Type: policyv1.DisruptionBudgetCause, Message: sentence}},
+		},
+	}
+	return response
+}

@@ -1,0 +1,8 @@
+// Package admission meets the requests by which Kubernetes disrupts pods:
+// CREATE of pods/eviction and DELETE of pods. It decides who asks and whether
+// the request disrupts anything, and leaves the budget to a Decider.
+//
+// A refusal is always HTTP 429, reason TooManyRequests, with a cause
+// DisruptionBudget, as the eviction API itself refuses: kubectl drain and the
+// autoscalers try again. What cannot be decided is refused the same way.
+package admission

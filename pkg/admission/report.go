@@ -1,0 +1,102 @@
+package admission
+
+import (
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/events"
+
+	"github.com/meshpdb/meshpdb/pkg/budget"
+)
+
+// Reporter tells people of every answer: as an Event on the pod and its
+// budget, as metrics and in the log, always with the same sentence.
+type Reporter struct {
+	recorder  events.EventRecorder
+	log       logr.Logger
+	decisions *prometheus.CounterVec
+	durations *prometheus.HistogramVec
+	phases    *prometheus.HistogramVec
+}
+
+// NewReporter registers the metrics:
+//
+//	meshpdb_decisions_total{path,verdict,reason}
+//	meshpdb_decision_duration_seconds{path,verdict}
+//	meshpdb_decision_phase_duration_seconds{phase}
+func NewReporter(registerer prometheus.Registerer, recorder events.EventRecorder, log logr.Logger) (*Reporter, error) {
+	buckets := []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
+	r := &Reporter{
+		recorder: recorder,
+		log:      log,
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "meshpdb_decisions_total",
+			Help: "Answers to requests that would disrupt a covered pod, by path (eviction, deletion, system), verdict (allowed, refused) and reason.",
+		}, []string{"path", "verdict", "reason"}),
+		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "meshpdb_decision_duration_seconds",
+			Help: "Time from the request to the answer, in the webhook.", Buckets: buckets,
+		}, []string{"path", "verdict"}),
+		phases: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "meshpdb_decision_phase_duration_seconds",
+			Help: "Time of one step of the claim protocol.", Buckets: buckets,
+		}, []string{"phase"}),
+	}
+	for _, c := range []prometheus.Collector{r.decisions, r.durations, r.phases} {
+		if err := registerer.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// Phase is told the duration of one step of a decision.
+func (r *Reporter) Phase(step string, took time.Duration) {
+	r.phases.WithLabelValues(step).Observe(took.Seconds())
+}
+
+// Answered is told one answer.
+func (r *Reporter) Answered(a Answer) {
+	verdict, kind, event := "refused", corev1.EventTypeWarning, "DisruptionRefused"
+	if a.Allowed {
+		verdict, kind, event = "allowed", corev1.EventTypeNormal, "DisruptionAllowed"
+	}
+	r.decisions.WithLabelValues(string(a.Path), verdict, reason(a)).Inc()
+	r.durations.WithLabelValues(string(a.Path), verdict).Observe(a.Took.Seconds())
+	r.log.Info(event, "pod", a.Pod.Namespace+"/"+a.Pod.Name, "uid", a.Pod.UID, "path", a.Path, "user", a.User,
+		"dryRun", a.DryRun, "took", a.Took.Round(10*time.Microsecond).String(), "sentence", a.Sentence)
+	if a.DryRun {
+		return
+	}
+	for i := range a.Budgets {
+		if a.Budget == "" || nameOf(a.Budgets[i]) == a.Budget {
+			r.recorder.Eventf(a.Pod, &a.Budgets[i], kind, event, "Disrupt", "%s", note(a.Sentence))
+			r.recorder.Eventf(&a.Budgets[i], a.Pod, kind, event, "Disrupt", "%s", note(a.Sentence))
+		}
+	}
+}
+
+func reason(a Answer) string {
+	switch {
+	case a.Path == PathSystem:
+		return "Accounted"
+	case a.Repeated:
+		return "Repeated"
+	case a.Decision.Verdict != budget.Invalid:
+		return a.Decision.Reason.String()
+	default:
+		return "Undecided"
+	}
+}
+
+// note keeps a sentence below the 1 KiB that events.k8s.io accepts.
+func note(sentence string) string {
+	const limit = 1000
+	if len(sentence) > limit {
+		return strings.ToValidUTF8(sentence[:limit], "") + "…"
+	}
+	return sentence
+}

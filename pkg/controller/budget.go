@@ -1,0 +1,300 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
+	"github.com/meshpdb/meshpdb/pkg/budget"
+	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/mesh"
+	"github.com/meshpdb/meshpdb/pkg/publish"
+	"github.com/meshpdb/meshpdb/pkg/wire"
+	"github.com/meshpdb/meshpdb/pkg/workload"
+)
+
+// Views are the cached views of all clusters.
+type Views interface {
+	Peers() []string
+	Cached(cluster string, q mesh.Query) claim.Snapshot
+	Held(cluster, namespace, name string) (held, read bool)
+	Exports(ctx context.Context, cluster, namespace, service string) (bool, error)
+}
+
+// Publisher shows this cluster's parts to the mesh.
+type Publisher interface {
+	Set(ctx context.Context, part publish.Part) error
+	Remove(namespace, name string)
+	Problems() map[string]error
+}
+
+// Budgets reconciles MeshPodDisruptionBudgets.
+type Budgets struct {
+	Client   client.Client
+	Workload *workload.Workload
+	Views    Views
+	// Publisher is asked only by the leader.
+	Publisher Publisher
+	Recorder  events.EventRecorder
+	// Cluster is the own cluster's name.
+	Cluster string
+	// Protected namespaces are never labelled: meshpdb must not hold up what it needs itself.
+	Protected []string
+	Log       logr.Logger
+
+	mu sync.Mutex
+	// written is when the status of a budget was written last.
+	written map[types.NamespacedName]time.Time
+	// exports remembers for a while which peers export a Service without holding the budget.
+	exports map[string]exportSighting
+}
+
+type exportSighting struct {
+	exports bool
+	at      time.Time
+}
+
+const (
+	// statusInterval keeps a busy budget from writing its status at every event.
+	statusInterval = 300 * time.Millisecond
+	// resync bounds how long anything that has no event stays unnoticed.
+	resync = 20 * time.Second
+	// exportsMemory is how long a peer's exports are believed.
+	exportsMemory = 20 * time.Second
+)
+
+// Reconcile brings one budget in line.
+func (r *Budgets) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	var b v1alpha1.MeshPodDisruptionBudget
+	err := r.Client.Get(ctx, request.NamespacedName, &b)
+	if apierrors.IsNotFound(err) || err == nil && b.DeletionTimestamp != nil {
+		r.Publisher.Remove(request.Namespace, request.Name)
+		return ctrl.Result{}, r.unlabel(ctx, request.Namespace)
+	}
+	if err != nil {
+		return ctrl.Result{}, fmt.Errorf("read budget: %w", err)
+	}
+	labelled, err := r.label(ctx, b.Namespace)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	scope := r.scope(ctx, &b)
+	part, owners, problem := r.part(ctx, &b, scope)
+	var temporary error
+	if problem != nil && !errors.As(problem, new(*workload.Problem)) {
+		temporary = problem
+	}
+	status := r.status(&b, scope, owners)
+	if missing := slices.DeleteFunc(slices.Clone(scope), func(c string) bool {
+		return slices.ContainsFunc(b.Status.Clusters, func(s v1alpha1.ClusterStatus) bool { return s.Name == c })
+	}); len(missing) > 0 {
+		// The scope must be durable before it is published: every replica decides from the status.
+		if err := r.write(ctx, &b, status); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
+	if err := errors.Join(temporary, r.Publisher.Set(ctx, part)); err != nil {
+		return ctrl.Result{}, err
+	}
+	r.conditions(&b, &status, labelled, part.Budget.Exported, problem)
+	return r.writeSoon(ctx, &b, status)
+}
+
+// Parts returns this cluster's part in every budget (publish.Cluster).
+func (r *Budgets) Parts(ctx context.Context) ([]publish.Part, error) {
+	var all v1alpha1.MeshPodDisruptionBudgetList
+	if err := r.Client.List(ctx, &all); err != nil {
+		return nil, fmt.Errorf("list budgets: %w", err)
+	}
+	var parts []publish.Part
+	for i := range all.Items {
+		b := &all.Items[i]
+		scope := workload.Scope(b)
+		if len(scope) == 0 {
+			// Never reconciled: it is published once it is.
+			continue
+		}
+		part, _, err := r.part(ctx, b, scope)
+		if err != nil && !errors.As(err, new(*workload.Problem)) {
+			return nil, err
+		}
+		parts = append(parts, part)
+	}
+	return parts, nil
+}
+
+// part computes what this cluster publishes of a budget. A problem is part of
+// it: the other clusters are told why this one cannot answer.
+func (r *Budgets) part(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget, scope []string) (publish.Part, []v1alpha1.OwnerStatus, error) {
+	part := publish.Part{Namespace: b.Namespace, Name: b.Name, Budget: wire.Budget{
+		UID: string(b.UID), Service: b.Spec.Service, View: scope,
+	}}
+	if b.Spec.MinAvailable != nil {
+		part.Budget.MinAvailable = b.Spec.MinAvailable.String()
+	}
+	if b.Spec.MaxUnavailable != nil {
+		part.Budget.MaxUnavailable = b.Spec.MaxUnavailable.String()
+	}
+	owners := b.Status.Owners
+	part.Budget.Expected = workload.Expected(owners)
+	service, err := r.Workload.Service(ctx, b)
+	var problem *workload.Problem
+	if errors.As(err, &problem) && problem.Reason == v1alpha1.ReasonServiceNotFound {
+		// Nothing is selected here; what was expected last still is.
+		return part, owners, problem
+	}
+	if err == nil {
+		part.Budget.Exported = workload.IsExported(service)
+		part.Pods, owners, err = r.pods(ctx, service, b.Status.Owners)
+	}
+	if err != nil {
+		part.Budget.Undecided = err.Error()
+		return part, b.Status.Owners, err
+	}
+	part.Budget.Expected = workload.Expected(owners)
+	return part, owners, nil
+}
+
+func (r *Budgets) pods(ctx context.Context, service *corev1.Service, known []v1alpha1.OwnerStatus) ([]wire.Pod, []v1alpha1.OwnerStatus, error) {
+	pods, err := r.Workload.Pods(ctx, service)
+	if err != nil {
+		return nil, nil, err
+	}
+	records := make([]wire.Pod, 0, len(pods))
+	for i := range pods {
+		records = append(records, workload.Record(&pods[i]))
+	}
+	owners, err := r.Workload.Owners(ctx, service.Namespace, pods, known)
+	return records, owners, err
+}
+
+// scope returns the clusters that take part. What the status remembers of a
+// cluster's own record stays; a peer that was never read counts until it is.
+func (r *Budgets) scope(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget) []string {
+	if len(b.Spec.Clusters) > 0 {
+		return workload.Scope(b)
+	}
+	scope := map[string]bool{r.Cluster: true}
+	for _, c := range b.Status.Clusters {
+		if c.Bound != "" {
+			scope[c.Name] = true
+		}
+	}
+	for _, peer := range r.Views.Peers() {
+		held, read := r.Views.Held(peer, b.Namespace, b.Name)
+		if held || !read || r.exporting(ctx, peer, b) {
+			scope[peer] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(scope))
+}
+
+// exporting reports whether a peer that does not hold the budget exports the
+// Service. While it cannot be asked, the last answer stands.
+func (r *Budgets) exporting(ctx context.Context, peer string, b *v1alpha1.MeshPodDisruptionBudget) bool {
+	key := peer + "/" + b.Namespace + "/" + b.Spec.Service
+	r.mu.Lock()
+	last, known := r.exports[key]
+	r.mu.Unlock()
+	if known && time.Since(last.at) < exportsMemory {
+		return last.exports
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	exports, err := r.Views.Exports(ctx, peer, b.Namespace, b.Spec.Service)
+	if err != nil {
+		exports = last.exports
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.exports == nil {
+		r.exports = map[string]exportSighting{}
+	}
+	r.exports[key] = exportSighting{exports: exports, at: time.Now()}
+	return exports
+}
+
+// status computes the numbers from the cached views.
+func (r *Budgets) status(b *v1alpha1.MeshPodDisruptionBudget, scope []string, owners []v1alpha1.OwnerStatus) v1alpha1.MeshPodDisruptionBudgetStatus {
+	query := mesh.Query{Namespace: b.Namespace, Budgets: []mesh.BudgetRef{{Name: b.Name, Service: b.Spec.Service}}}
+	covering := workload.Covering(b)
+	covering.Clusters = scope
+	var snapshots []claim.Snapshot
+	for _, c := range scope {
+		snapshots = append(snapshots, r.Views.Cached(c, query))
+	}
+	q := claim.Question(covering, "", "", snapshots, claim.Standing(snapshots))
+	d := budget.Decide(q)
+	status := v1alpha1.MeshPodDisruptionBudgetStatus{
+		ObservedGeneration:  b.Generation,
+		DisruptionsAllowed:  int32(d.Allowed()),
+		CurrentHealthy:      int32(d.Available),
+		DesiredHealthy:      int32(d.Desired),
+		ExpectedPods:        int32(d.Expected),
+		DisruptionsInFlight: int32(d.InFlight),
+		Owners:              owners,
+		Conditions:          slices.Clone(b.Status.Conditions),
+	}
+	reachable := 0
+	for _, c := range q.Clusters {
+		row := clusterStatus(c, b.Status.Clusters)
+		if row.Reachable {
+			reachable++
+		}
+		status.Clusters = append(status.Clusters, row)
+	}
+	status.ClustersReachable = fmt.Sprintf("%d/%d", reachable, len(scope))
+	setDisruptionAllowed(&status, b.Generation, d)
+	return status
+}
+
+// writeSoon writes the status unless that was done a moment ago.
+func (r *Budgets) writeSoon(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget, status v1alpha1.MeshPodDisruptionBudgetStatus) (ctrl.Result, error) {
+	if equality.Semantic.DeepEqual(b.Status, status) {
+		return ctrl.Result{RequeueAfter: resync}, nil
+	}
+	key := client.ObjectKeyFromObject(b)
+	r.mu.Lock()
+	since := time.Since(r.written[key])
+	r.mu.Unlock()
+	if since < statusInterval {
+		return ctrl.Result{RequeueAfter: statusInterval - since}, nil
+	}
+	return ctrl.Result{RequeueAfter: resync}, r.write(ctx, b, status)
+}
+
+func (r *Budgets) write(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget, status v1alpha1.MeshPodDisruptionBudgetStatus) error {
+	if equality.Semantic.DeepEqual(b.Status, status) {
+		return nil
+	}
+	r.announce(b, &status)
+	b.Status = status
+	if err := r.Client.Status().Update(ctx, b); err != nil {
+		if apierrors.IsConflict(err) {
+			// The informer is behind; its event brings us back.
+			return nil
+		}
+		return fmt.Errorf("write status of budget: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.written == nil {
+		r.written = map[types.NamespacedName]time.Time{}
+	}
+	r.written[client.ObjectKeyFromObject(b)] = time.Now()
+	return nil
+}

@@ -1,0 +1,87 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
+	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/publish"
+	"github.com/meshpdb/meshpdb/pkg/workload"
+)
+
+// Cluster answers the publisher's questions about the own cluster.
+type Cluster struct {
+	Budgets  *Budgets
+	Workload *workload.Workload
+	// Ledgers reads the ledgers from the informer.
+	Ledgers func(ctx context.Context) ([]claim.Claim, error)
+	// ConfiguredByFile: the instances are named by a file, so one that it no
+	// longer names is gone by its author's word.
+	ConfiguredByFile bool
+	// Namespace of the clustermesh-apiserver pods.
+	Namespace string
+}
+
+var _ publish.Cluster = (*Cluster)(nil)
+
+// Parts implements publish.Cluster.
+func (c *Cluster) Parts(ctx context.Context) ([]publish.Part, error) { return c.Budgets.Parts(ctx) }
+
+// Claims implements publish.Cluster.
+func (c *Cluster) Claims(ctx context.Context) ([]claim.Claim, error) { return c.Ledgers(ctx) }
+
+// Ended implements publish.Cluster.
+func (c *Cluster) Ended(ctx context.Context, namespace, pod, uid string) (bool, error) {
+	return c.Workload.Ended(ctx, namespace, pod, uid)
+}
+
+// SeemsEnded implements publish.Cluster.
+func (c *Cluster) SeemsEnded(ctx context.Context, namespace, name, uid string) bool {
+	pod, err := c.Workload.CachedPod(ctx, namespace, name)
+	return err == nil && (pod == nil || string(pod.UID) != uid || pod.DeletionTimestamp != nil)
+}
+
+// LivePods implements publish.Cluster. It lists by quorum, once per restore of
+// an instance, never for a decision.
+func (c *Cluster) LivePods(ctx context.Context) (map[string]bool, error) {
+	var all v1alpha1.MeshPodDisruptionBudgetList
+	if err := c.Workload.Cached.List(ctx, &all); err != nil {
+		return nil, fmt.Errorf("list budgets: %w", err)
+	}
+	live := map[string]bool{}
+	for i := range all.Items {
+		service, err := c.Workload.Service(ctx, &all.Items[i])
+		if err != nil {
+			continue
+		}
+		pods, err := c.Workload.LivePods(ctx, service)
+		if err != nil {
+			return nil, err
+		}
+		for _, pod := range pods {
+			if pod.DeletionTimestamp == nil {
+				live[string(pod.UID)] = true
+			}
+		}
+	}
+	return live, nil
+}
+
+// InstanceGone implements publish.Cluster.
+func (c *Cluster) InstanceGone(ctx context.Context, instance string) (bool, error) {
+	if c.ConfiguredByFile {
+		return true, nil
+	}
+	host, _, err := net.SplitHostPort(instance)
+	if err != nil {
+		return false, fmt.Errorf("split address %q: %w", instance, err)
+	}
+	var pods corev1.PodList
+	err = c.Workload.Live.List(ctx, &pods, client.InNamespace(c.Namespace), client.MatchingFields{"status.podIP": host})
+	return err == nil && len(pods.Items) == 0, err
+}

@@ -1,0 +1,119 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
+	"github.com/meshpdb/meshpdb/pkg/budget"
+	"github.com/meshpdb/meshpdb/pkg/workload"
+)
+
+// clusterStatus is one cluster's row. What an unreachable cluster said last is kept.
+func clusterStatus(c budget.Cluster, old []v1alpha1.ClusterStatus) v1alpha1.ClusterStatus {
+	row := v1alpha1.ClusterStatus{Name: c.Name}
+	i := slices.IndexFunc(old, func(s v1alpha1.ClusterStatus) bool { return s.Name == c.Name })
+	if i >= 0 {
+		row = old[i]
+	}
+	if i < 0 || row.Reachable != (c.Unread == "") {
+		row.Since = metav1.Now().Rfc3339Copy()
+	}
+	row.Reachable, row.Message = c.Unread == "", c.Unread
+	row.CurrentHealthy, row.DisruptionsInFlight = 0, 0
+	if len(c.Bounds) > 0 {
+		row.Bound = c.Bounds[0].String()
+	}
+	if c.Unread != "" {
+		if row.Bound == "" {
+			row.Message += "; if it takes no part in this budget, name those that do in spec.clusters"
+		}
+		return row
+	}
+	row.ExpectedPods = int32(c.Expected)
+	for _, p := range c.Pods {
+		switch {
+		case p.Claim == budget.Granted:
+			row.DisruptionsInFlight++
+		case p.Available:
+			row.CurrentHealthy++
+		}
+	}
+	return row
+}
+
+// setDisruptionAllowed uses the condition and the reasons of policy/v1.
+func setDisruptionAllowed(status *v1alpha1.MeshPodDisruptionBudgetStatus, generation int64, d budget.Decision) {
+	c := metav1.Condition{
+		Type: v1alpha1.ConditionDisruptionAllowed, ObservedGeneration: generation,
+		Status: metav1.ConditionFalse, Reason: policyv1.InsufficientPodsReason, Message: d.Sentence,
+	}
+	switch {
+	case d.Allowed() > 0:
+		c.Status, c.Reason = metav1.ConditionTrue, policyv1.SufficientPodsReason
+	case d.Reason != budget.Insufficient && d.Reason != budget.Enough:
+		c.Reason = policyv1.SyncFailedReason
+	}
+	meta.SetStatusCondition(&status.Conditions, c)
+}
+
+// conditions sets Enforced and NotShared.
+func (r *Budgets) conditions(b *v1alpha1.MeshPodDisruptionBudget, status *v1alpha1.MeshPodDisruptionBudgetStatus, labelled, exported bool, problem error) {
+	enforced := metav1.Condition{
+		Type: v1alpha1.ConditionEnforced, ObservedGeneration: b.Generation, Status: metav1.ConditionTrue,
+		Reason: v1alpha1.ReasonEnforced, Message: "disruptions of the service's pods in this cluster are admitted by meshpdb",
+	}
+	no := func(reason, message string) {
+		enforced.Status, enforced.Reason, enforced.Message = metav1.ConditionFalse, reason, message
+	}
+	var p *workload.Problem
+	problems := r.Publisher.Problems()
+	switch {
+	case errors.As(problem, &p):
+		no(p.Reason, p.Message)
+	case !labelled:
+		no(v1alpha1.ReasonProtectedNamespace, fmt.Sprintf("namespace %s holds what meshpdb itself needs, so it never holds up disruptions there", b.Namespace))
+	case len(b.Spec.Clusters) > 0 && !slices.Contains(b.Spec.Clusters, r.Cluster):
+		no(v1alpha1.ReasonClusterNotInScope, fmt.Sprintf("spec.clusters does not name this cluster, %s", r.Cluster))
+	case len(problems) > 0:
+		for instance, err := range problems {
+			no(v1alpha1.ReasonKVStoreUnavailable, fmt.Sprintf("instance %s of the own ClusterMesh kvstore is not in service: %v", instance, err))
+		}
+	}
+	meta.SetStatusCondition(&status.Conditions, enforced)
+	shared := metav1.Condition{
+		Type: v1alpha1.ConditionNotShared, ObservedGeneration: b.Generation, Status: metav1.ConditionFalse,
+		Reason: v1alpha1.ReasonShared, Message: "Cilium exports the service's endpoints; they can only subtract from what meshpdb publishes",
+	}
+	if !exported {
+		shared.Status, shared.Reason = metav1.ConditionTrue, v1alpha1.ReasonNotExported
+		shared.Message = "Cilium does not export the service from this cluster (service.cilium.io/global and shared), so the records that meshpdb publishes count alone"
+	}
+	meta.SetStatusCondition(&status.Conditions, shared)
+}
+
+// announce records an Event when a condition that people wait for changes.
+func (r *Budgets) announce(b *v1alpha1.MeshPodDisruptionBudget, status *v1alpha1.MeshPodDisruptionBudgetStatus) {
+	now := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionEnforced)
+	before := meta.FindStatusCondition(b.Status.Conditions, v1alpha1.ConditionEnforced)
+	if now != nil && (before == nil || before.Status != now.Status || before.Reason != now.Reason) {
+		kind := corev1.EventTypeNormal
+		if now.Status != metav1.ConditionTrue {
+			kind = corev1.EventTypeWarning
+		}
+		r.Recorder.Eventf(b, nil, kind, now.Reason, "Enforce", "%s", now.Message)
+	}
+	for _, c := range status.Clusters {
+		i := slices.IndexFunc(b.Status.Clusters, func(o v1alpha1.ClusterStatus) bool { return o.Name == c.Name })
+		if c.Reachable || i >= 0 && !b.Status.Clusters[i].Reachable && b.Status.Clusters[i].Message == c.Message {
+			continue
+		}
+		r.Recorder.Eventf(b, nil, corev1.EventTypeWarning, "ClusterNotRead", "Read", "cluster %s: %s", c.Name, c.Message)
+	}
+}

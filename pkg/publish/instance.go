@@ -1,0 +1,189 @@
+package publish
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/mesh"
+	"github.com/meshpdb/meshpdb/pkg/wire"
+)
+
+// instanceLoop brings one instance into service and keeps it in step. Any
+// doubt begins a new incarnation (R1).
+func (p *Publisher) instanceLoop(ctx context.Context, name string, state *instanceState) {
+	log := p.config.Log.WithValues("instance", name)
+	for ctx.Err() == nil {
+		incarnation := wire.Incarnation{ID: p.config.NewID(), Controller: p.config.Controller}
+		err := p.restore(ctx, name, state, incarnation)
+		if err == nil {
+			log.Info("instance of the own kvstore in service", "incarnation", incarnation.ID)
+			p.report(state, nil)
+			err = p.serve(ctx, name, state, incarnation)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if p.report(state, err) {
+			log.Info("instance of the own kvstore not in service", "cause", err.Error())
+		}
+		wait(ctx, retryInterval)
+	}
+}
+
+// report takes note of an instance's state and tells whether it is news.
+func (p *Publisher) report(state *instanceState, err error) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	news := err != nil && (state.err == nil || state.err.Error() != err.Error())
+	state.serving, state.err = err == nil, err
+	return news
+}
+
+// restore performs rule R1, step by step.
+func (p *Publisher) restore(ctx context.Context, name string, state *instanceState, incarnation wire.Incarnation) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*ioTimeout)
+	defer cancel()
+	r := claim.NewRestore(incarnation.ID)
+	var changes []mesh.Change
+	var generation uint64
+	for {
+		var err error
+		switch r.Next() {
+		case claim.PutIncarnation:
+			err = p.config.Store.PutIncarnation(ctx, name, incarnation)
+		case claim.Register:
+			err = p.config.Registry.Add(ctx, name)
+		case claim.ListDurable:
+			changes, generation, err = p.list(ctx, name, state)
+		case claim.WriteRecords:
+			err = p.config.Store.Publish(ctx, name, incarnation, changes)
+		case claim.PutMarker:
+			err = p.config.Store.PutMarker(ctx, name, incarnation)
+		default:
+			p.shown(state, generation)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		r.Done()
+	}
+}
+
+// list reads what the instance shows, then what is true, and returns the
+// difference. The order of the reads matters (R11).
+func (p *Publisher) list(ctx context.Context, name string, state *instanceState) ([]mesh.Change, uint64, error) {
+	stored, storedClaims, err := p.config.Store.Stored(ctx, name)
+	if err != nil {
+		return nil, 0, err
+	}
+	live, err := p.config.Workload.LivePods(ctx)
+	if err != nil {
+		return nil, 0, fmt.Errorf("list pods: %w", err)
+	}
+	durable, err := p.config.Ledger.All(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	p.verify(live)
+	values, generation := p.all(state)
+	var changes []mesh.Change
+	remove, write := claim.Compare(storedClaims, durable)
+	for _, c := range storedClaims {
+		if slices.Contains(remove, c.ID) {
+			changes = append(changes, mesh.Change{Key: p.claimKey(c)})
+		}
+	}
+	for _, c := range write {
+		value, err := wire.Marshal(mesh.ClaimRecord(c))
+		if err != nil {
+			return nil, 0, err
+		}
+		changes = append(changes, mesh.Change{Key: p.claimKey(c), Value: string(value)})
+	}
+	for key := range stored {
+		k, err := wire.ParseKey(p.config.Cluster, key)
+		if _, wanted := values[key]; !wanted && err == nil && (k.Kind == wire.KindBudget || k.Kind == wire.KindPod) {
+			changes = append(changes, mesh.Change{Key: key})
+		}
+	}
+	for key, value := range values {
+		if stored[key] != value {
+			changes = append(changes, mesh.Change{Key: key, Value: value})
+		}
+	}
+	return changes, generation, nil
+}
+
+func (p *Publisher) claimKey(c claim.Claim) string {
+	return wire.Key{Kind: wire.KindClaim, Cluster: p.config.Cluster, Namespace: c.Namespace, ID: c.ID}.String()
+}
+
+// verify takes a quorum list in: live pods may be shown as available.
+func (p *Publisher) verify(live map[string]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for uid := range live {
+		if _, ended := p.ended[uid]; !ended {
+			p.verified[uid] = true
+		}
+	}
+	for _, part := range p.parts {
+		p.show(p.keys(part), p.render(part))
+	}
+}
+
+// serve keeps an instance in step until something raises a doubt.
+func (p *Publisher) serve(ctx context.Context, name string, state *instanceState, incarnation wire.Incarnation) error {
+	alive := time.NewTicker(aliveInterval)
+	defer alive.Stop()
+	for {
+		if err := p.flush(ctx, name, state, incarnation); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-state.wake:
+		case <-alive.C:
+			err := func() error {
+				ctx, cancel := context.WithTimeout(ctx, ioTimeout)
+				defer cancel()
+				return p.config.Store.Alive(ctx, name, incarnation)
+			}()
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (p *Publisher) flush(ctx context.Context, name string, state *instanceState, incarnation wire.Incarnation) error {
+	p.mu.Lock()
+	generation := p.generation
+	var changes []mesh.Change
+	for key := range state.dirty {
+		changes = append(changes, mesh.Change{Key: key, Value: p.values[key]})
+	}
+	clear(state.dirty)
+	p.mu.Unlock()
+	if len(changes) > 0 {
+		ctx, cancel := context.WithTimeout(ctx, ioTimeout)
+		defer cancel()
+		if err := p.config.Store.Publish(ctx, name, incarnation, changes); err != nil {
+			return err
+		}
+	}
+	p.shown(state, generation)
+	return nil
+}
+
+func (p *Publisher) shown(state *instanceState, generation uint64) {
+	p.mu.Lock()
+	state.shown = max(state.shown, generation)
+	p.mu.Unlock()
+	p.Tidy()
+}

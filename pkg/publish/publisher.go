@@ -1,0 +1,391 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/mesh"
+	"github.com/meshpdb/meshpdb/pkg/wire"
+)
+
+// Store writes the own kvstore, instance by instance.
+type Store interface {
+	Instances() []string
+	PutIncarnation(ctx context.Context, instance string, incarnation wire.Incarnation) error
+	Publish(ctx context.Context, instance string, incarnation wire.Incarnation, changes []mesh.Change) error
+	PutMarker(ctx context.Context, instance string, incarnation wire.Incarnation) error
+	Alive(ctx context.Context, instance string, incarnation wire.Incarnation) error
+	Stored(ctx context.Context, instance string) (map[string]string, []claim.Claim, error)
+	WriteClaim(ctx context.Context, instance string, c claim.Claim) error
+	DeleteClaim(ctx context.Context, instance string, c claim.Claim) error
+}
+
+// Registry is the durable list of instances that claimants write to.
+type Registry interface {
+	Instances(ctx context.Context) ([]string, error)
+	Add(ctx context.Context, instance string) error
+	Remove(ctx context.Context, instance string) error
+}
+
+// Ledger is the durable record of claims.
+type Ledger interface {
+	All(ctx context.Context) ([]claim.Claim, error)
+	Withdraw(ctx context.Context, c claim.Claim) error
+	Release(ctx context.Context, c claim.Claim) error
+	Drop(ctx context.Context, c claim.Claim) error
+}
+
+// Cluster answers about the own cluster's pods and claims.
+type Cluster interface {
+	// Parts returns this cluster's part in every budget, from the informers.
+	Parts(ctx context.Context) ([]Part, error)
+	// LivePods returns, by a quorum list, the covered pods that exist and are not terminating, by UID.
+	LivePods(ctx context.Context) (map[string]bool, error)
+	// Ended reports, by a quorum read, whether a pod is terminating or gone.
+	Ended(ctx context.Context, namespace, pod, uid string) (bool, error)
+	// SeemsEnded is Ended from the informer: a hint that costs nothing.
+	SeemsEnded(ctx context.Context, namespace, pod, uid string) bool
+	// Claims returns the ledgers from the informer: a hint that costs nothing.
+	Claims(ctx context.Context) ([]claim.Claim, error)
+	// InstanceGone reports whether nobody can read an instance that is no longer configured.
+	InstanceGone(ctx context.Context, instance string) (bool, error)
+}
+
+// Part is this cluster's part in one budget.
+type Part struct {
+	Namespace, Name string
+	Budget          wire.Budget
+	Pods            []wire.Pod
+}
+
+// Config of a Publisher; everything is required.
+type Config struct {
+	Cluster    string
+	Controller string
+	Store      Store
+	Registry   Registry
+	Ledger     Ledger
+	Workload   Cluster
+	NewID      func() string
+	Log        logr.Logger
+}
+
+const (
+	ioTimeout = 5 * time.Second
+	// aliveInterval is well below the marker's time to live.
+	aliveInterval = 2 * time.Second
+	tidyInterval  = time.Second
+	// compareInterval is how often stores are compared with the ledger (R11).
+	compareInterval = 30 * time.Second
+	retryInterval   = 500 * time.Millisecond
+	// endedMemory is far longer than any informer can lag.
+	endedMemory = time.Hour
+)
+
+// Publisher publishes while Run runs. Set and Remove may be called at any time.
+type Publisher struct {
+	config Config
+
+	mu sync.Mutex
+	// parts as they were set, before pods are withheld.
+	parts map[string]Part
+	// values to be shown, by key.
+	values map[string]string
+	// verified pods were seen alive by a quorum read of this publisher.
+	verified map[string]bool
+	// ended pods were seen terminating or gone by a quorum read, and when.
+	ended map[string]time.Time
+	// generation counts changes of values.
+	generation uint64
+	instances  map[string]*instanceState
+	tidy       chan struct{}
+}
+
+// instanceState is what one instance has been shown.
+type instanceState struct {
+	dirty   map[string]bool
+	shown   uint64
+	serving bool
+	wake    chan struct{}
+	err     error
+}
+
+// New checks the configuration.
+func New(config Config) (*Publisher, error) {
+	if config.Cluster == "" || config.Store == nil || config.Registry == nil || config.Ledger == nil || config.Workload == nil || config.NewID == nil {
+		return nil, errors.New("publish: cluster, store, registry, ledger, workload and newID are required")
+	}
+	p := &Publisher{config: config, tidy: make(chan struct{}, 1)}
+	p.reset()
+	return p, nil
+}
+
+func (p *Publisher) reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.parts, p.values = map[string]Part{}, map[string]string{}
+	p.verified, p.ended = map[string]bool{}, map[string]time.Time{}
+	p.instances = map[string]*instanceState{}
+}
+
+// Run publishes until ctx ends. It starts from nothing each time: what an
+// earlier term verified may have ended since.
+func (p *Publisher) Run(ctx context.Context) error {
+	p.reset()
+	if err := p.load(ctx); err != nil {
+		return err
+	}
+	var loops sync.WaitGroup
+	defer loops.Wait()
+	loops.Go(func() { p.tidyLoop(ctx) })
+	stops := map[string]context.CancelFunc{}
+	tick := time.NewTicker(retryInterval)
+	defer tick.Stop()
+	for {
+		configured := p.config.Store.Instances()
+		for _, name := range configured {
+			if stops[name] == nil {
+				loopCtx, cancel := context.WithCancel(ctx)
+				stops[name] = cancel
+				state := p.addInstance(name)
+				loops.Go(func() { p.instanceLoop(loopCtx, name, state) })
+			}
+		}
+		for name, stop := range stops {
+			if !slices.Contains(configured, name) {
+				stop()
+				delete(stops, name)
+				p.removeInstance(name)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			for _, stop := range stops {
+				stop()
+			}
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// load takes all parts in once, retrying until ctx ends.
+func (p *Publisher) load(ctx context.Context) error {
+	for {
+		parts, err := p.config.Workload.Parts(ctx)
+		if err == nil {
+			for _, part := range parts {
+				p.set(part)
+			}
+			return nil
+		}
+		p.config.Log.Error(err, "compute what to publish")
+		if !wait(ctx, retryInterval) {
+			return nil
+		}
+	}
+}
+
+// Set publishes this cluster's part in a budget from now on. A pod that no
+// quorum read has seen alive yet is shown as not ready until one has.
+func (p *Publisher) Set(ctx context.Context, part Part) error {
+	var unknown []wire.Pod
+	p.mu.Lock()
+	for _, pod := range part.Pods {
+		if _, ended := p.ended[pod.UID]; pod.Unavailable == wire.Available && !p.verified[pod.UID] && !ended {
+			unknown = append(unknown, pod)
+		}
+	}
+	p.mu.Unlock()
+	var failure error
+	for _, pod := range unknown {
+		ended, err := p.config.Workload.Ended(ctx, part.Namespace, pod.Name, pod.UID)
+		if err != nil {
+			failure = err
+			continue
+		}
+		p.mu.Lock()
+		if ended {
+			p.ended[pod.UID] = time.Now()
+		} else {
+			p.verified[pod.UID] = true
+		}
+		p.mu.Unlock()
+	}
+	p.set(part)
+	return failure
+}
+
+// Remove stops publishing a budget.
+func (p *Publisher) Remove(namespace, name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	part, ok := p.parts[namespace+"/"+name]
+	if !ok {
+		return
+	}
+	delete(p.parts, namespace+"/"+name)
+	p.show(p.keys(part), nil)
+}
+
+func (p *Publisher) set(part Part) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	name := part.Namespace + "/" + part.Name
+	old := p.keys(p.parts[name])
+	p.parts[name] = part
+	p.show(old, p.render(part))
+}
+
+// keys returns the keys of a part; none for the zero Part.
+func (p *Publisher) keys(part Part) []string {
+	if part.Name == "" {
+		return nil
+	}
+	keys := []string{p.key(part, wire.KindBudget, "")}
+	for _, pod := range part.Pods {
+		keys = append(keys, p.key(part, wire.KindPod, pod.UID))
+	}
+	return keys
+}
+
+func (p *Publisher) key(part Part, kind wire.Kind, id string) string {
+	return wire.Key{Kind: kind, Cluster: p.config.Cluster, Namespace: part.Namespace, Budget: part.Name, ID: id}.String()
+}
+
+// render returns the values of a part, with pods withheld that must not be
+// shown as available. It needs p.mu.
+func (p *Publisher) render(part Part) map[string]string {
+	values := map[string]string{}
+	put := func(key string, record wire.Record) {
+		value, err := wire.Marshal(record)
+		if err != nil {
+			p.config.Log.Error(err, "publish record", "key", key)
+			return
+		}
+		values[key] = string(value)
+	}
+	put(p.key(part, wire.KindBudget, ""), &part.Budget)
+	for _, pod := range part.Pods {
+		if _, ended := p.ended[pod.UID]; ended {
+			pod.Unavailable = wire.Terminating
+		} else if pod.Unavailable == wire.Available && !p.verified[pod.UID] {
+			pod.Unavailable = wire.NotReady
+		}
+		put(p.key(part, wire.KindPod, pod.UID), &pod)
+	}
+	return values
+}
+
+// show replaces the values of old keys by fresh ones. It needs p.mu.
+func (p *Publisher) show(old []string, fresh map[string]string) {
+	var changed []string
+	for _, key := range old {
+		if _, stays := fresh[key]; !stays {
+			if _, stood := p.values[key]; stood {
+				delete(p.values, key)
+				changed = append(changed, key)
+			}
+		}
+	}
+	for key, value := range fresh {
+		if p.values[key] != value {
+			p.values[key] = value
+			changed = append(changed, key)
+		}
+	}
+	if len(changed) == 0 {
+		return
+	}
+	p.generation++
+	for _, state := range p.instances {
+		for _, key := range changed {
+			state.dirty[key] = true
+		}
+		state.poke()
+	}
+}
+
+func (s *instanceState) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// markEnded takes note that a pod has ended and returns the generation in
+// which no instance shows it as available any more.
+func (p *Publisher) markEnded(uid string) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, known := p.ended[uid]; !known {
+		p.ended[uid] = time.Now()
+		for _, part := range p.parts {
+			if slices.ContainsFunc(part.Pods, func(pod wire.Pod) bool { return pod.UID == uid }) {
+				p.show(p.keys(part), p.render(part))
+			}
+		}
+	}
+	return p.generation
+}
+
+func (p *Publisher) addInstance(name string) *instanceState {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	state := &instanceState{dirty: map[string]bool{}, wake: make(chan struct{}, 1), err: errors.New("not published yet")}
+	p.instances[name] = state
+	return state
+}
+
+func (p *Publisher) removeInstance(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.instances, name)
+}
+
+// Problems returns, by instance, why it is not in service; empty if all are.
+func (p *Publisher) Problems() map[string]error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	problems := map[string]error{}
+	for name, state := range p.instances {
+		if !state.serving {
+			problems[name] = state.err
+		}
+	}
+	return problems
+}
+
+// Tidy asks for a look at the claims soon.
+func (p *Publisher) Tidy() {
+	select {
+	case p.tidy <- struct{}{}:
+	default:
+	}
+}
+
+// all returns every value to be shown, and forgets what was dirty for state.
+func (p *Publisher) all(state *instanceState) (map[string]string, uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(state.dirty)
+	return maps.Clone(p.values), p.generation
+}
+
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,58 @@
+package workload
+
+import (
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
+	"github.com/meshpdb/meshpdb/pkg/budget"
+	"github.com/meshpdb/meshpdb/pkg/claim"
+)
+
+// Scope returns the clusters that take part in a budget, sorted: those that
+// its spec names, else those that its status remembers. It is empty until the
+// controller has looked at a budget that names none.
+func Scope(b *v1alpha1.MeshPodDisruptionBudget) []string {
+	if len(b.Spec.Clusters) > 0 {
+		return slices.Sorted(slices.Values(b.Spec.Clusters))
+	}
+	names := make([]string, 0, len(b.Status.Clusters))
+	for _, c := range b.Status.Clusters {
+		names = append(names, c.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Covering returns what a decision needs to know of a budget.
+func Covering(b *v1alpha1.MeshPodDisruptionBudget) claim.Covering {
+	c := claim.Covering{Name: b.Namespace + "/" + b.Name, Clusters: Scope(b), LastKnown: map[string][]budget.Bound{}}
+	for _, known := range b.Status.Clusters {
+		if bound, ok := ParseBound(known.Bound); ok {
+			c.LastKnown[known.Name] = []budget.Bound{bound}
+		}
+	}
+	return c
+}
+
+// ParseBound reads a bound as budget.Bound spells it: "maxUnavailable 1".
+func ParseBound(text string) (budget.Bound, bool) {
+	kind, value, ok := strings.Cut(text, " ")
+	if !ok {
+		return budget.Bound{}, false
+	}
+	spec := v1alpha1.MeshPodDisruptionBudgetSpec{}
+	parsed := intstr.Parse(value)
+	switch kind {
+	case "minAvailable":
+		spec.MinAvailable = &parsed
+	case "maxUnavailable":
+		spec.MaxUnavailable = &parsed
+	default:
+		return budget.Bound{}, false
+	}
+	bounds := Bounds(&spec)
+	return bounds[0], len(bounds) == 1
+}
