@@ -28,7 +28,8 @@ const (
 	AwaitChange
 	// GrantClaim: compare-and-swap Ledger.Grant; tell Granted.
 	GrantClaim
-	// WithdrawClaim: compare-and-swap Ledger.Withdraw and unmirror; tell Withdrawn.
+	// WithdrawClaim: compare-and-swap Ledger.Withdraw, unmirror once that was
+	// acknowledged and not before (a grant may be under way); tell Withdrawn.
 	WithdrawClaim
 	// Answer: the attempt has ended; see Outcome.
 	Answer

@@ -37,7 +37,8 @@ func (t *Tombstones) Registered(claimID string, instances []string) {
 }
 
 // Shown tells that the instance acknowledged a publication, made after Ended,
-// in which the pod is not available.
+// in which the pod is not available, and that its publisher had processed the
+// end by then: a pod that is only unready may still be "ready" in a queue (X11).
 func (t *Tombstones) Shown(claimID, instance string) {
 	if s := t.ended[claimID]; s != nil {
 		s.shown[instance] = true
