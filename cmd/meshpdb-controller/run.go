@@ -143,7 +143,7 @@ func setUpAdmission(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Wo
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	decider, err := decide.New(decide.Config{
-		Cluster: o.clusterName, Ledger: ledgers, Registry: registry, Own: m.Own(), Clusters: clusters{m},
+		Cluster: o.clusterName, Ledger: ledgers, Registry: registry, Own: m.Own(), Clusters: clusters{m}, Scopes: pods,
 		NewID: uuid.NewString, Timeout: o.decisionTimeout, Observe: reporter.Phase,
 	})
 	if err != nil {

@@ -77,8 +77,19 @@ const (
 	exportsMemory = 20 * time.Second
 )
 
+// errBehind ends a reconcile that worked on an outdated object.
+var errBehind = errors.New("the informer is behind the API server")
+
 // Reconcile brings one budget in line.
 func (r *Budgets) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	result, err := r.reconcile(ctx, request)
+	if errors.Is(err, errBehind) {
+		return ctrl.Result{RequeueAfter: statusInterval}, nil
+	}
+	return result, err
+}
+
+func (r *Budgets) reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	var b v1alpha1.MeshPodDisruptionBudget
 	err := r.Client.Get(ctx, request.NamespacedName, &b)
 	if apierrors.IsNotFound(err) || err == nil && b.DeletionTimestamp != nil {
@@ -99,10 +110,8 @@ func (r *Budgets) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Res
 		temporary = problem
 	}
 	status := r.status(&b, scope, owners)
-	if missing := slices.DeleteFunc(slices.Clone(scope), func(c string) bool {
-		return slices.ContainsFunc(b.Status.Clusters, func(s v1alpha1.ClusterStatus) bool { return s.Name == c })
-	}); len(missing) > 0 {
-		// The scope must be durable before it is published: every replica decides from the status.
+	if !slices.Equal(scope, workload.Scope(&b)) {
+		// The scope must be durable before it is published: every replica decides from it.
 		if err := r.write(ctx, &b, status); err != nil {
 			return ctrl.Result{}, err
 		}
@@ -117,7 +126,7 @@ func (r *Budgets) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Res
 // Parts returns this cluster's part in every budget (publish.Cluster).
 func (r *Budgets) Parts(ctx context.Context) ([]publish.Part, error) {
 	var all v1alpha1.MeshPodDisruptionBudgetList
-	if err := r.Client.List(ctx, &all); err != nil {
+	if err := r.Workload.Live.List(ctx, &all); err != nil {
 		return nil, fmt.Errorf("list budgets: %w", err)
 	}
 	var parts []publish.Part
@@ -140,7 +149,7 @@ func (r *Budgets) Parts(ctx context.Context) ([]publish.Part, error) {
 // part computes what this cluster publishes of a budget. A problem is part of
 // it: the other clusters are told why this one cannot answer.
 func (r *Budgets) part(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget, scope []string) (publish.Part, []v1alpha1.OwnerStatus, error) {
-	part := publish.Part{Namespace: b.Namespace, Name: b.Name, Budget: wire.Budget{
+	part := publish.Part{Namespace: b.Namespace, Name: b.Name, Generation: b.Generation, Budget: wire.Budget{
 		UID: string(b.UID), Service: b.Spec.Service, View: scope,
 	}}
 	if b.Spec.MinAvailable != nil {
@@ -285,8 +294,8 @@ func (r *Budgets) write(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget
 	b.Status = status
 	if err := r.Client.Status().Update(ctx, b); err != nil {
 		if apierrors.IsConflict(err) {
-			// The informer is behind; its event brings us back.
-			return nil
+			// The informer is behind; try again once it has caught up.
+			return errBehind
 		}
 		return fmt.Errorf("write status of budget: %w", err)
 	}

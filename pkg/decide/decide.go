@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +18,8 @@ import (
 type Ledger interface {
 	Append(ctx context.Context, c claim.Claim, seen uint64) (claim.Claim, claim.Asked, error)
 	Grant(ctx context.Context, c claim.Claim) (bool, error)
-	Withdraw(ctx context.Context, c claim.Claim) error
+	// Withdraw reports false if the claim was granted meanwhile: its records must stay.
+	Withdraw(ctx context.Context, c claim.Claim) (bool, error)
 }
 
 // Registry lists the own kvstore's instances by quorum.
@@ -29,6 +31,11 @@ type Registry interface {
 type Instances interface {
 	WriteClaim(ctx context.Context, instance string, c claim.Claim) error
 	DeleteClaim(ctx context.Context, instance string, c claim.Claim) error
+}
+
+// Scopes reads which clusters take part in a budget, by quorum.
+type Scopes interface {
+	Scope(ctx context.Context, namespace, budget string) ([]string, error)
 }
 
 // Query names what to read of each cluster: budgets of one namespace.
@@ -66,6 +73,7 @@ type Config struct {
 	Registry Registry
 	Own      Instances
 	Clusters Clusters
+	Scopes   Scopes
 	// NewID returns a claim ID that was never used and never will be.
 	NewID func() string
 	// Timeout is the own deadline of a decision. Default 5 s: half of the
@@ -90,8 +98,8 @@ type Decider struct {
 
 // New checks the configuration.
 func New(config Config) (*Decider, error) {
-	if config.Cluster == "" || config.Ledger == nil || config.Registry == nil || config.Own == nil || config.Clusters == nil || config.NewID == nil {
-		return nil, errors.New("decide: cluster, ledger, registry, own, clusters and newID are required")
+	if config.Cluster == "" || config.Ledger == nil || config.Registry == nil || config.Own == nil || config.Clusters == nil || config.Scopes == nil || config.NewID == nil {
+		return nil, errors.New("decide: cluster, ledger, registry, own, clusters, scopes and newID are required")
 	}
 	config.Timeout = cmpOr(config.Timeout, 5*time.Second)
 	config.ReadTimeout = cmpOr(config.ReadTimeout, 2*time.Second)
@@ -208,7 +216,7 @@ func (d *Decider) perform(ctx context.Context, step claim.Step, a *claim.Attempt
 			return d.config.Own.WriteClaim(ctx, instance, a.Claim())
 		}))
 	case claim.ReadClusters:
-		snapshots := d.readAll(ctx, a.Clusters(), r.query())
+		snapshots := d.readClaimed(ctx, a.Clusters(), r)
 		d.sawTicket(claim.MaxTicket(snapshots))
 		a.Read(snapshots, time.Now())
 	case claim.AwaitChange:
@@ -237,6 +245,41 @@ func (d *Decider) awaitChange(ctx context.Context) {
 	case <-d.config.Clusters.Changes():
 	case <-timer.C:
 	}
+}
+
+// readClaimed is readAll, with the own view taken from the durable budgets
+// instead of from one of several own instances: another instance may have
+// shown a newer view to somebody who was granted by it (R4, V04). Both are
+// read after the claim was written, at the same time.
+func (d *Decider) readClaimed(ctx context.Context, clusters []string, r Request) []claim.Snapshot {
+	var scopes sync.WaitGroup
+	views := make([][]string, len(r.Budgets))
+	failures := make([]error, len(r.Budgets))
+	readCtx, cancel := context.WithTimeout(ctx, d.config.ReadTimeout)
+	defer cancel()
+	for i, b := range r.Budgets {
+		scopes.Go(func() {
+			views[i], failures[i] = d.config.Scopes.Scope(readCtx, r.Namespace, strings.TrimPrefix(b.Name, r.Namespace+"/"))
+		})
+	}
+	snapshots := d.readAll(ctx, clusters, r.query())
+	scopes.Wait()
+	for _, s := range snapshots {
+		if s.Cluster != d.config.Cluster {
+			continue
+		}
+		for i, b := range r.Budgets {
+			report, ok := s.Budgets[b.Name]
+			if !ok {
+				continue
+			}
+			if report.View = views[i]; failures[i] != nil {
+				report.Undecided = fmt.Sprintf("budget could not be read: %v", failures[i])
+			}
+			s.Budgets[b.Name] = report
+		}
+	}
+	return snapshots
 }
 
 // readAll is one parallel round of reads (R3). A cluster that does not answer
@@ -289,7 +332,7 @@ func (d *Decider) mirror(ctx context.Context, c claim.Claim) {
 // publisher, which withdraws old claims and removes what the ledger lacks.
 func (d *Decider) withdraw(ctx context.Context, c claim.Claim) {
 	d.later(ctx, func(ctx context.Context) {
-		if d.config.Ledger.Withdraw(ctx, c) != nil {
+		if withdrawn, err := d.config.Ledger.Withdraw(ctx, c); err != nil || !withdrawn {
 			return
 		}
 		instances, err := d.config.Registry.Instances(ctx)

@@ -34,18 +34,31 @@ func (l *Ledgers) Grant(ctx context.Context, c claim.Claim) (bool, error) {
 	return granted, nil
 }
 
-// Withdraw removes a pending claim (R7).
-func (l *Ledgers) Withdraw(ctx context.Context, c claim.Claim) error {
-	return l.Do(ctx, c.Namespace, func(ledger *claim.Ledger) bool { return ledger.Withdraw(c.ID) })
+// Withdraw removes a pending claim (R7). False: it was granted meanwhile, or
+// is not there; then its records in the stores must stay.
+func (l *Ledgers) Withdraw(ctx context.Context, c claim.Claim) (bool, error) {
+	return l.remove(ctx, c, func(ledger *claim.Ledger) bool { return ledger.Withdraw(c.ID) })
 }
 
-// Release removes a granted claim that came to nothing, unless it was asked
-// for again (R10).
-func (l *Ledgers) Release(ctx context.Context, c claim.Claim) error {
-	return l.Do(ctx, c.Namespace, func(ledger *claim.Ledger) bool { return ledger.Release(c.ID, c.Seq) })
+// Release removes a granted claim that came to nothing (R10). False: it was
+// asked for again.
+func (l *Ledgers) Release(ctx context.Context, c claim.Claim) (bool, error) {
+	return l.remove(ctx, c, func(ledger *claim.Ledger) bool { return ledger.Release(c.ID, c.Seq) })
 }
 
 // Drop removes the claim of a pod whose end all instances show (R9).
-func (l *Ledgers) Drop(ctx context.Context, c claim.Claim) error {
-	return l.Do(ctx, c.Namespace, func(ledger *claim.Ledger) bool { return ledger.Drop(c.ID) })
+func (l *Ledgers) Drop(ctx context.Context, c claim.Claim) (bool, error) {
+	return l.remove(ctx, c, func(ledger *claim.Ledger) bool { return ledger.Drop(c.ID) })
+}
+
+func (l *Ledgers) remove(ctx context.Context, c claim.Claim, move Move) (bool, error) {
+	var removed bool
+	err := l.Do(ctx, c.Namespace, func(ledger *claim.Ledger) bool {
+		removed = move(ledger)
+		return removed
+	})
+	if err != nil {
+		return false, err
+	}
+	return removed, nil
 }

@@ -84,6 +84,13 @@ func (p *Publisher) list(ctx context.Context, name string, state *instanceState)
 	if err != nil {
 		return nil, 0, fmt.Errorf("list pods: %w", err)
 	}
+	parts, err := p.config.Workload.Parts(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, part := range parts {
+		p.set(part)
+	}
 	durable, err := p.config.Ledger.All(ctx)
 	if err != nil {
 		return nil, 0, err

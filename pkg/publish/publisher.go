@@ -34,17 +34,19 @@ type Registry interface {
 	Remove(ctx context.Context, instance string) error
 }
 
-// Ledger is the durable record of claims.
+// Ledger is the durable record of claims. Its moves report false where the
+// claim had moved on; its records in the stores must then stay (R10).
 type Ledger interface {
 	All(ctx context.Context) ([]claim.Claim, error)
-	Withdraw(ctx context.Context, c claim.Claim) error
-	Release(ctx context.Context, c claim.Claim) error
-	Drop(ctx context.Context, c claim.Claim) error
+	Withdraw(ctx context.Context, c claim.Claim) (bool, error)
+	Release(ctx context.Context, c claim.Claim) (bool, error)
+	Drop(ctx context.Context, c claim.Claim) (bool, error)
 }
 
 // Cluster answers about the own cluster's pods and claims.
 type Cluster interface {
-	// Parts returns this cluster's part in every budget, from the informers.
+	// Parts returns this cluster's part in every budget: the budgets by a quorum
+	// list, their pods from the informers.
 	Parts(ctx context.Context) ([]Part, error)
 	// LivePods returns, by a quorum list, the covered pods that exist and are not terminating, by UID.
 	LivePods(ctx context.Context) (map[string]bool, error)
@@ -61,8 +63,10 @@ type Cluster interface {
 // Part is this cluster's part in one budget.
 type Part struct {
 	Namespace, Name string
-	Budget          wire.Budget
-	Pods            []wire.Pod
+	// Generation of the budget's spec. An older one never replaces a newer one.
+	Generation int64
+	Budget     wire.Budget
+	Pods       []wire.Pod
 }
 
 // Config of a Publisher; everything is required.
@@ -139,9 +143,6 @@ func (p *Publisher) reset() {
 // earlier term verified may have ended since.
 func (p *Publisher) Run(ctx context.Context) error {
 	p.reset()
-	if err := p.load(ctx); err != nil {
-		return err
-	}
 	var loops sync.WaitGroup
 	defer loops.Wait()
 	loops.Go(func() { p.tidyLoop(ctx) })
@@ -172,23 +173,6 @@ func (p *Publisher) Run(ctx context.Context) error {
 			}
 			return nil
 		case <-tick.C:
-		}
-	}
-}
-
-// load takes all parts in once, retrying until ctx ends.
-func (p *Publisher) load(ctx context.Context) error {
-	for {
-		parts, err := p.config.Workload.Parts(ctx)
-		if err == nil {
-			for _, part := range parts {
-				p.set(part)
-			}
-			return nil
-		}
-		p.config.Log.Error(err, "compute what to publish")
-		if !wait(ctx, retryInterval) {
-			return nil
 		}
 	}
 }
@@ -239,9 +223,13 @@ func (p *Publisher) set(part Part) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	name := part.Namespace + "/" + part.Name
-	old := p.keys(p.parts[name])
+	old := p.parts[name]
+	if old.Budget.UID == part.Budget.UID && old.Generation > part.Generation {
+		// From an informer that is behind the quorum list: it would loosen a bound that others have counted with.
+		return
+	}
 	p.parts[name] = part
-	p.show(old, p.render(part))
+	p.show(p.keys(old), p.render(part))
 }
 
 // keys returns the keys of a part; none for the zero Part.

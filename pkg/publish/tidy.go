@@ -53,12 +53,7 @@ func (t *tidier) reap(ctx context.Context, claims []claim.Claim) {
 	defer cancel()
 	withdraw, release := t.reaper.Observe(claims, time.Now())
 	for _, c := range withdraw {
-		if err := t.config.Ledger.Withdraw(ctx, c); err != nil {
-			t.config.Log.Error(err, "withdraw pending claim", "claim", c.ID, "pod", c.Pod)
-			continue
-		}
-		t.config.Log.Info("withdrew a claim that nobody decided", "claim", c.ID, "pod", c.Pod)
-		t.erase(ctx, c)
+		t.end(ctx, c, "withdrew a claim that nobody decided", t.config.Ledger.Withdraw)
 	}
 	for _, c := range release {
 		// Quorum, after the time-out: a stale look could release a pod that is already going (X22).
@@ -66,55 +61,76 @@ func (t *tidier) reap(ctx context.Context, claims []claim.Claim) {
 		if err != nil || ended {
 			continue
 		}
-		if err := t.config.Ledger.Release(ctx, c); err != nil {
-			t.config.Log.Error(err, "release granted claim", "claim", c.ID, "pod", c.Pod)
-			continue
-		}
-		t.config.Log.Info("released a grant that came to nothing", "claim", c.ID, "pod", c.Pod)
+		t.end(ctx, c, "released a grant that came to nothing", t.config.Ledger.Release)
+	}
+}
+
+// end removes a claim from the ledger and then, if that is acknowledged, from
+// the stores. It reports whether the claim is gone from the ledger.
+func (t *tidier) end(ctx context.Context, c claim.Claim, what string, move func(context.Context, claim.Claim) (bool, error)) bool {
+	ended, err := move(ctx, c)
+	switch {
+	case err != nil:
+		t.config.Log.Error(err, "end claim", "claim", c.ID, "pod", c.Pod)
+		return false
+	case ended:
+		t.config.Log.Info(what, "claim", c.ID, "pod", c.Pod)
 		t.erase(ctx, c)
 	}
+	return true
 }
 
 // bury drops the claims of pods whose end every instance shows (R9).
 func (t *tidier) bury(ctx context.Context, claims []claim.Claim) {
 	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
 	defer cancel()
+	var ended []claim.Claim
 	for _, c := range claims {
-		if c.State != claim.Granted || !t.config.Workload.SeemsEnded(ctx, c.Namespace, c.Pod, c.UID) {
-			continue
+		if c.State == claim.Granted && t.hasEnded(ctx, c) {
+			ended = append(ended, c)
 		}
-		if _, known := t.generation[c.ID]; !known {
-			if ended, err := t.config.Workload.Ended(ctx, c.Namespace, c.Pod, c.UID); err != nil || !ended {
-				continue
-			}
-			t.tombstones.Ended(c.ID)
-			t.generation[c.ID] = t.markEnded(c.UID)
-			registered, err := t.config.Registry.Instances(ctx)
-			if err != nil {
-				t.tombstones.Forget(c.ID)
-				delete(t.generation, c.ID)
-				continue
-			}
-			t.tombstones.Registered(c.ID, registered)
-		}
-		for name, generation := range t.shownBy() {
+	}
+	if len(ended) == 0 {
+		return
+	}
+	// After the ends were confirmed: an instance that registers later lists them.
+	registered, err := t.config.Registry.Instances(ctx)
+	if err != nil {
+		return
+	}
+	shown := t.shownBy()
+	for _, c := range ended {
+		t.tombstones.Registered(c.ID, registered)
+		for name, generation := range shown {
 			if generation >= t.generation[c.ID] {
 				t.tombstones.Shown(c.ID, name)
 			}
 		}
 	}
 	for _, id := range t.tombstones.Droppable() {
-		i := slices.IndexFunc(claims, func(c claim.Claim) bool { return c.ID == id })
-		if i >= 0 {
-			if err := t.config.Ledger.Drop(ctx, claims[i]); err != nil {
-				t.config.Log.Error(err, "drop claim", "claim", id)
-				continue
-			}
-			t.erase(ctx, claims[i])
+		i := slices.IndexFunc(ended, func(c claim.Claim) bool { return c.ID == id })
+		if i >= 0 && !t.end(ctx, ended[i], "dropped the claim of a pod that has ended", t.config.Ledger.Drop) {
+			continue
 		}
 		t.tombstones.Forget(id)
 		delete(t.generation, id)
 	}
+}
+
+// hasEnded confirms by a quorum read what the informer shows, once a claim.
+func (t *tidier) hasEnded(ctx context.Context, c claim.Claim) bool {
+	if _, known := t.generation[c.ID]; known {
+		return true
+	}
+	if !t.config.Workload.SeemsEnded(ctx, c.Namespace, c.Pod, c.UID) {
+		return false
+	}
+	if ended, err := t.config.Workload.Ended(ctx, c.Namespace, c.Pod, c.UID); err != nil || !ended {
+		return false
+	}
+	t.tombstones.Ended(c.ID)
+	t.generation[c.ID] = t.markEnded(c.UID)
+	return true
 }
 
 // shownBy returns the generation that each instance in service shows.

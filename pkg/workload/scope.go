@@ -1,9 +1,12 @@
 package workload
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
@@ -24,6 +27,15 @@ func Scope(b *v1alpha1.MeshPodDisruptionBudget) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// Scope reads the scope of a budget by quorum.
+func (w *Workload) Scope(ctx context.Context, namespace, name string) ([]string, error) {
+	var b v1alpha1.MeshPodDisruptionBudget
+	if err := w.Live.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &b); err != nil {
+		return nil, fmt.Errorf("read budget %s/%s: %w", namespace, name, err)
+	}
+	return Scope(&b), nil
 }
 
 // Covering returns what a decision needs to know of a budget.
