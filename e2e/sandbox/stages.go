@@ -1,0 +1,45 @@
+package sandbox
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"text/template"
+)
+
+// UnreadyAnnotation makes a pod unready while it has the annotation, with any value. Removed, the pod is Ready again
+// after a time drawn from Options.PodStart. A pod created with it does not become Ready.
+const UnreadyAnnotation = "sandbox.meshpdb.io/unready"
+
+// unreadyReason marks the Ready condition that UnreadyAnnotation caused, so that an unreadiness written by a test
+// or by the node lifecycle controller is not undone.
+const unreadyReason = "HeldUnready"
+
+//go:embed stages/node.yaml
+var nodeStages []byte
+
+//go:embed stages/pod.yaml
+var podStages string
+
+// kwokConfig is kwok's configuration file: the life of nodes and pods.
+//
+// In kwok's Stage the jitter is not added to the delay but is the upper bound of it, and a jitter below the delay
+// wins; so Range.Min and Range.Max can be passed as they are. A change of the pod during the delay draws it anew.
+func kwokConfig(o Options) ([]byte, error) {
+	pods, err := template.New("pod.yaml").Delims("[[", "]]").Option("missingkey=error").Parse(podStages)
+	if err != nil {
+		return nil, fmt.Errorf("make kwok configuration: %w", err)
+	}
+	out := bytes.NewBuffer(nil)
+	out.Write(nodeStages)
+	out.WriteString("---\n")
+	err = pods.Execute(out, map[string]any{
+		"StartMin": o.PodStart.Min.Milliseconds(), "StartMax": o.PodStart.Max.Milliseconds(),
+		"StopMin": o.PodStop.Min.Milliseconds(), "StopMax": o.PodStop.Max.Milliseconds(),
+		"Unready": UnreadyAnnotation, "Reason": unreadyReason,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make kwok configuration: %w", err)
+	}
+	return out.Bytes(), nil
+}
