@@ -30,17 +30,20 @@ func stretched(t *testing.T, namespace string, replicas int32) *scenario.Workloa
 	if err := w.Apply(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		defer cancel()
-		if err := w.Delete(ctx); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { remove(t, w) })
 	if err := w.AwaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// remove deletes the workload's namespaces; the test's own context has ended by then.
+func remove(t *testing.T, w *scenario.Workload) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if err := w.Delete(ctx); err != nil {
+		t.Error(err)
+	}
 }
 
 // budgeted is stretched with a budget that is enforced everywhere.

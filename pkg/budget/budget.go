@@ -300,7 +300,8 @@ func viewsAgree(clusters []Cluster) bool {
 		names = append(names, c.Name)
 	}
 	for _, c := range clusters {
-		if !slices.Equal(slices.Sorted(slices.Values(c.View)), names) {
+		// Published views are sorted; one that is not must not be taken for another set.
+		if !slices.Equal(c.View, names) && !slices.Equal(slices.Sorted(slices.Values(c.View)), names) {
 			return false
 		}
 	}

@@ -77,6 +77,8 @@ func TestDecideSaysWhy(t *testing.T) {
 		// A surge pod does not make up for a pod that another cluster lacks, but pays for one of its own.
 		{max1, []string{"c1 3 ++++", "c2 3 ++-"}, "allow SufficientPods: evicting db-0 leaves 5 pods of 6 of budget prod/db available and maxUnavailable 1 needs 5 (c1 4/3; c2 2/3)"},
 		{max1, []string{"c1 3 +g++++", "c2 3 +--"}, "deny InsufficientPods: evicting db-0 would leave 4 pods of 6 of budget prod/db available and maxUnavailable 1 needs 5 (c1 5/3, 1 in flight; c2 1/3)"},
+		// In a large mesh the clusters in which nothing is missing are only counted.
+		{max1, []string{"c1 1 +", "c2 1 +", "c3 1 +", "c4 1 -", "c5 1 +", "c6 1 +", "c7 1 +", "c8 1 +", "c9 1 +"}, "deny InsufficientPods: evicting db-0 would leave 7 pods of 9 of budget prod/db available and maxUnavailable 1 needs 8 (c4 0/1; complete in 8 more)"},
 		// Scaled to zero: nothing is expected, nothing is held.
 		{max1, []string{"c1 0 +"}, "allow SufficientPods: evicting db-0 leaves 0 pods of 0 of budget prod/db available and maxUnavailable 1 needs 0 (c1 1/0)"},
 	} {

@@ -65,37 +65,55 @@ func views(q Question) string {
 	return strings.Join(all, ", ")
 }
 
+// manyClusters is where a sentence stops naming the clusters in which nothing
+// is missing.
+const manyClusters = 8
+
 // details lists available/expected and what is in flight or waiting, cluster by cluster.
 func details(q Question) string {
 	if len(q.Clusters) == 0 {
 		return ""
 	}
-	rows := make([]string, 0, len(q.Clusters))
+	rows := make([]string, 0, min(len(q.Clusters), 2*manyClusters))
+	complete := 0
 	for _, c := range q.Clusters {
-		if c.Unread != "" {
-			rows = append(rows, fmt.Sprintf("%s not read: %s", c.Name, c.Unread))
+		row, whole := detail(c)
+		if whole && len(q.Clusters) > manyClusters {
+			complete++
 			continue
-		}
-		var available, granted, waiting int
-		for _, p := range c.Pods {
-			switch {
-			case p.Claim == Granted:
-				granted++
-			case p.Available:
-				available++
-				if p.Claim == PendingHigher || p.Claim == PendingLower {
-					waiting++
-				}
-			}
-		}
-		row := fmt.Sprintf("%s %d/%d", c.Name, available, c.Expected)
-		if granted > 0 {
-			row += fmt.Sprintf(", %d in flight", granted)
-		}
-		if waiting > 0 {
-			row += fmt.Sprintf(", %d asked for", waiting)
 		}
 		rows = append(rows, row)
 	}
+	if complete > 0 {
+		rows = append(rows, fmt.Sprintf("complete in %d more", complete))
+	}
 	return " (" + strings.Join(rows, "; ") + ")"
+}
+
+// detail is one cluster's row, and whether nothing is missing there.
+func detail(c Cluster) (row string, whole bool) {
+	if c.Unread != "" {
+		return fmt.Sprintf("%s not read: %s", c.Name, c.Unread), false
+	}
+	var available, granted, waiting int
+	for _, p := range c.Pods {
+		switch {
+		case p.Claim == Granted:
+			granted++
+		case p.Available:
+			available++
+			if p.Claim == PendingHigher || p.Claim == PendingLower {
+				waiting++
+			}
+		}
+	}
+	whole = available >= c.Expected && granted == 0 && waiting == 0
+	row = fmt.Sprintf("%s %d/%d", c.Name, available, c.Expected)
+	if granted > 0 {
+		row += fmt.Sprintf(", %d in flight", granted)
+	}
+	if waiting > 0 {
+		row += fmt.Sprintf(", %d asked for", waiting)
+	}
+	return row, whole
 }

@@ -103,8 +103,6 @@ func (c *member) addInstance() {
 	c.instances = append(c.instances, &instance{name: c.fresh(c.name + "-i"), member: c, reports: map[string]Report{}})
 }
 
-func (c *member) setting() setting { return c.settings[len(c.settings)-1] }
-
 func (c *member) find(uid string) int {
 	return slices.IndexFunc(c.pods, func(p *pod) bool { return p.uid == uid })
 }

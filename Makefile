@@ -1,0 +1,55 @@
+# meshpdb: a PodDisruptionBudget that spans the clusters of a Cilium ClusterMesh.
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-print-directory
+
+BIN := bin
+DEV := go tool -modfile=.tools/dev/go.mod
+# Everything but the packages that start clusters.
+FAST := $$(go list ./... | grep -v /e2e)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the binaries into bin/
+	CGO_ENABLED=0 go build -trimpath -o $(BIN)/ ./cmd/...
+
+.PHONY: demo
+demo: ## Drain three real clusters at once: first under native budgets, then under meshpdb
+	go run ./e2e/demo
+
+.PHONY: test
+test: ## Run all tests with the race detector, those on real clusters included
+	go test -race -timeout 60m -p 1 ./...
+
+.PHONY: test-fast
+test-fast: ## Run the tests that start no cluster, in under a minute
+	go test -race $(FAST)
+
+.PHONY: e2e
+e2e: ## Run only the tests on real clusters
+	go test -race -timeout 60m -p 1 -v ./e2e/...
+
+.PHONY: generate
+generate: ## Generate deep copies and CRDs from the API types
+	$(DEV) controller-gen object paths=./pkg/api/... crd output:crd:dir=deploy/crd
+
+.PHONY: verify
+verify: lint ## Check that generated files and modules are up to date, and lint
+	@before=$$(git status --porcelain); $(MAKE) generate; go mod tidy; \
+	after=$$(git status --porcelain); \
+	if [ "$$before" != "$$after" ]; then echo "generated files or go.mod are out of date: commit what 'make generate' and 'go mod tidy' changed"; git --no-pager diff --stat; exit 1; fi
+
+.PHONY: lint
+lint: ## Check formatting, go vet and staticcheck
+	@unformatted=$$(gofmt -l cmd pkg e2e); if [ -n "$$unformatted" ]; then echo "not formatted: $$unformatted"; exit 1; fi
+	go vet ./...
+	$(DEV) staticcheck ./...
+
+.PHONY: bench
+bench: ## Measure the decision core, by number of clusters
+	go test -run "^$$" -bench . ./pkg/budget/

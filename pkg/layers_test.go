@@ -1,0 +1,140 @@
+// Package layers_test keeps the directions of imports: see "Where things are"
+// in the README.
+package layers_test
+
+import (
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/meshpdb/meshpdb/"
+
+// layers by package, lowest first. Imports go down only, never sideways,
+// except along the edges of allowed.
+var layers = map[string]int{
+	"pkg/budget":       0,
+	"pkg/wire":         1,
+	"pkg/claim":        1,
+	"pkg/api/v1alpha1": 1,
+	"pkg/mesh":         2,
+	"pkg/ledger":       2,
+	"pkg/workload":     2,
+	"pkg/decide":       3,
+	"pkg/publish":      3,
+	// The shells around decide and publish: requests and reconciles.
+	"pkg/admission":          4,
+	"pkg/controller":         4,
+	"cmd/meshpdb-controller": 5,
+}
+
+// only these packages may import what begins with the key.
+var only = map[string][]string{
+	"github.com/cilium/cilium/":         {"pkg/mesh"},
+	"go.etcd.io/etcd/":                  {"pkg/mesh"},
+	"sigs.k8s.io/controller-runtime/":   {"pkg/ledger", "pkg/workload", "pkg/admission", "pkg/controller", "cmd/meshpdb-controller"},
+	"github.com/prometheus/":            {"pkg/mesh", "pkg/admission"},
+	"github.com/meshpdb/meshpdb/e2e":    {},
+	"github.com/google/uuid":            {"cmd/meshpdb-controller"},
+	"k8s.io/client-go/tools/leaderelec": {},
+}
+
+type pkgInfo struct {
+	ImportPath string
+	Dir        string
+	Imports    []string
+}
+
+func list(t *testing.T) []pkgInfo {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Dir,Imports", module+"pkg/...", module+"cmd/...")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []pkgInfo
+	decoder := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p pkgInfo
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if p.ImportPath != module+"pkg" {
+			all = append(all, p)
+		}
+	}
+}
+
+func TestImportsGoDown(t *testing.T) {
+	for _, p := range list(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		layer, known := layers[name]
+		if !known {
+			t.Errorf("%s has no layer: give it one", name)
+			continue
+		}
+		for _, i := range p.Imports {
+			if below, ours := strings.CutPrefix(i, module); ours {
+				if other, ok := layers[below]; !ok || other >= layer {
+					t.Errorf("%s (layer %d) imports %s (layer %d): imports go down only", name, layer, below, other)
+				}
+			}
+			for prefix, importers := range only {
+				if strings.HasPrefix(i, prefix) && !slices.Contains(importers, name) {
+					t.Errorf("%s imports %s: only %v may", name, i, importers)
+				}
+			}
+		}
+	}
+}
+
+// TestCoreIsPure: no clock, no client, no logger, no context below layer 2,
+// and nothing but the standard library in layer 0.
+func TestCoreIsPure(t *testing.T) {
+	for _, p := range list(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if layers[name] > 1 {
+			continue
+		}
+		for _, i := range p.Imports {
+			if layers[name] == 0 && strings.Contains(strings.Split(i, "/")[0], ".") {
+				t.Errorf("%s imports %s: layer 0 uses the standard library only", name, i)
+			}
+			if slices.Contains([]string{"context", "log", "log/slog", "net", "net/http", "os"}, i) || strings.Contains(i, "logr") || strings.Contains(i, "client-go") {
+				t.Errorf("%s imports %s: decide in values, act at the edge", name, i)
+			}
+		}
+		err := filepath.WalkDir(p.Dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if s, ok := n.(*ast.SelectorExpr); ok {
+					if x, ok := s.X.(*ast.Ident); ok && x.Name == "time" && slices.Contains([]string{"Now", "Since", "Until", "Sleep", "After", "NewTimer", "NewTicker"}, s.Sel.Name) {
+						t.Errorf("%s: %s uses time.%s: time is an argument", name, filepath.Base(path), s.Sel.Name)
+					}
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
