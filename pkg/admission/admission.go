@@ -111,7 +111,7 @@ func (h *Handler) eviction(ctx context.Context, r admission.Request) admission.R
 	uid := *options.Preconditions.UID
 	if cached, err := h.Pods.CachedPod(ctx, r.Namespace, r.Name); err == nil && cached != nil && cached.UID == uid && !harmless(cached) {
 		// No write and no network call for what the cached view refuses.
-		if answer, ok := h.refuseEarly(ctx, r, cached); ok {
+		if answer, ok := h.refuseEarly(ctx, r, cached, dryRun); ok {
 			return answer
 		}
 	}
@@ -133,6 +133,10 @@ func (h *Handler) deletion(ctx context.Context, r admission.Request) admission.R
 	var pod corev1.Pod
 	if err := json.Unmarshal(r.OldObject.Raw, &pod); err != nil {
 		return refuse(fmt.Sprintf("the pod to be deleted could not be decoded: %v", err))
+	}
+	if pod.Name == "" || pod.UID == "" {
+		// "null" and "{}" decode as well, into a pod that looks as if it had never been started.
+		return refuse("the pod to be deleted could not be decoded: it has no name or no UID")
 	}
 	if isSystem(r.UserInfo) {
 		h.account(ctx, r, &pod)
@@ -163,14 +167,14 @@ func harmless(pod *corev1.Pod) bool {
 		pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodPending
 }
 
-func (h *Handler) refuseEarly(ctx context.Context, r admission.Request, pod *corev1.Pod) (admission.Response, bool) {
+func (h *Handler) refuseEarly(ctx context.Context, r admission.Request, pod *corev1.Pod, dryRun bool) (admission.Response, bool) {
 	start := time.Now()
 	budgets, err := h.Pods.BudgetsOf(ctx, pod)
 	if err != nil || len(budgets) == 0 {
 		return admission.Response{}, false
 	}
-	request, ok := h.request(pod, budgets, PathEviction)
-	if !ok || h.Ready() != nil {
+	request, unknown := h.request(pod, budgets, PathEviction)
+	if unknown != "" || h.Ready() != nil {
 		return admission.Response{}, false
 	}
 	outcome, refused := h.Decider.Refuse(request)
@@ -178,7 +182,7 @@ func (h *Handler) refuseEarly(ctx context.Context, r admission.Request, pod *cor
 		return admission.Response{}, false
 	}
 	return h.answer(Answer{
-		Path: PathEviction, User: r.UserInfo.Username, DryRun: isDryRun(r), Pod: pod, Budgets: budgets,
+		Path: PathEviction, User: r.UserInfo.Username, DryRun: dryRun, Pod: pod, Budgets: budgets,
 		Outcome: outcome, Took: time.Since(start),
 	}), true
 }
@@ -201,11 +205,11 @@ func (h *Handler) decide(ctx context.Context, r admission.Request, path Path, po
 		answer.Outcome = decide.Undecided("meshpdb in cluster %s cannot decide yet: %v", h.Cluster, err)
 		return h.answer(answer)
 	}
-	request, ok := h.request(pod, budgets, path)
+	request, unknown := h.request(pod, budgets, path)
 	request.DryRun = dryRun
 	switch {
-	case !ok:
-		answer.Outcome = decide.Undecided("budget %s is new and the clusters that take part are not known yet", nameOf(budgets[0]))
+	case unknown != "":
+		answer.Outcome = decide.Undecided("budget %s is new and the clusters that take part are not known yet", unknown)
 	case len(request.Budgets) == 0:
 		return admission.Allowed("")
 	default:
@@ -215,9 +219,9 @@ func (h *Handler) decide(ctx context.Context, r admission.Request, path Path, po
 	return h.answer(answer)
 }
 
-// request puts the question; false if a budget's scope is not known yet. A
+// request puts the question, or names a budget whose scope is not known yet. A
 // budget that leaves the own cluster out does not cover its pods.
-func (h *Handler) request(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionBudget, path Path) (decide.Request, bool) {
+func (h *Handler) request(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionBudget, path Path) (question decide.Request, unknown string) {
 	r := decide.Request{Namespace: pod.Namespace, Pod: pod.Name, UID: string(pod.UID), Reason: "Eviction", Services: map[string]string{}}
 	if path == PathDeletion {
 		r.Reason = "Deletion"
@@ -225,7 +229,7 @@ func (h *Handler) request(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionB
 	for i := range budgets {
 		covering := workload.Covering(&budgets[i])
 		if len(covering.Clusters) == 0 {
-			return r, false
+			return r, nameOf(budgets[i])
 		}
 		if !slices.Contains(covering.Clusters, h.Cluster) {
 			continue
@@ -233,7 +237,7 @@ func (h *Handler) request(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionB
 		r.Budgets = append(r.Budgets, covering)
 		r.Services[budgets[i].Name] = budgets[i].Spec.Service
 	}
-	return r, true
+	return r, ""
 }
 
 func (h *Handler) answer(a Answer) admission.Response {

@@ -8,6 +8,7 @@ import (
 	"github.com/go-logr/logr"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 )
 
@@ -51,7 +52,8 @@ func (p *Precondition) Handle(ctx context.Context, r admission.Request) (respons
 // patch works on the raw object, so that fields this version does not know stay.
 func patch(r admission.Request, uid string) admission.Response {
 	var object map[string]any
-	if err := json.Unmarshal(r.Object.Raw, &object); err != nil {
+	// Integers stay integers, however large.
+	if err := utiljson.Unmarshal(r.Object.Raw, &object); err != nil {
 		return refuse(fmt.Sprintf("the eviction of %s could not be decoded: %v", r.Name, err))
 	}
 	if err := unstructured.SetNestedField(object, uid, "deleteOptions", "preconditions", "uid"); err != nil {

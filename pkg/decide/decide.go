@@ -225,7 +225,12 @@ func (d *Decider) perform(ctx context.Context, step claim.Step, a *claim.Attempt
 	case claim.GrantClaim:
 		granted, err := d.config.Ledger.Grant(ctx, a.Claim())
 		a.Granted(granted && err == nil)
-		if granted && err == nil {
+		switch {
+		case err != nil:
+			// Left pending, it would keep the pod from being asked for again for a
+			// minute (R8). If the grant took effect after all, the ledger keeps it.
+			d.withdraw(ctx, a.Claim())
+		case granted:
 			d.mirror(ctx, a.Claim())
 		}
 	case claim.WithdrawClaim:

@@ -192,6 +192,7 @@ func (m *Member) session(ctx context.Context) error {
 		return err
 	}
 	m.replace(response)
+	life := m.incarnation()
 	header := response.Header
 	revision := header.Revision
 	events := m.client.Watch(ctx, wire.ClusterPrefix(m.cluster), clientv3.WithPrefix(), clientv3.WithRev(revision+1))
@@ -212,6 +213,12 @@ func (m *Member) session(ctx context.Context) error {
 				return errors.Join(errRelist, event.Err())
 			}
 			m.update(event)
+			// A new life may have begun in an emptied store. If that was filled past
+			// our revision before the watch had reconnected, the watch goes on, and
+			// tells nothing of what has vanished.
+			if m.incarnation() != life {
+				return errRelist
+			}
 		case <-probe.C:
 			if probing {
 				continue

@@ -171,15 +171,27 @@ func Record(pod *corev1.Pod) wire.Pod {
 	return record
 }
 
-// IsGlobal reports whether Cilium treats the Service as global.
+// IsGlobal reports whether Cilium treats the Service as global, by the same
+// rules as Cilium's pkg/annotation.
 func IsGlobal(service *corev1.Service) bool {
-	return strings.EqualFold(service.Annotations["service.cilium.io/global"], "true")
+	global, _ := annotation(service, "service.cilium.io/global", "io.cilium/global-service")
+	return strings.EqualFold(global, "true")
 }
 
 // IsExported reports whether Cilium exports the Service's endpoints to peers.
 func IsExported(service *corev1.Service) bool {
-	shared, set := service.Annotations["service.cilium.io/shared"]
-	return IsGlobal(service) && (!set || !strings.EqualFold(shared, "false"))
+	shared, set := annotation(service, "service.cilium.io/shared", "io.cilium/shared-service")
+	return IsGlobal(service) && (!set || strings.EqualFold(shared, "true"))
+}
+
+// annotation returns the value of the first of the names that is set.
+func annotation(service *corev1.Service, names ...string) (string, bool) {
+	for _, name := range names {
+		if value, set := service.Annotations[name]; set {
+			return value, true
+		}
+	}
+	return "", false
 }
 
 // Bounds returns the bound of a spec.

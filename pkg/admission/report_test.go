@@ -1,0 +1,179 @@
+package admission
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-logr/logr/funcr"
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
+	"github.com/meshpdb/meshpdb/pkg/budget"
+	"github.com/meshpdb/meshpdb/pkg/claim"
+)
+
+// recorder notes events as "regarding<related type reason action note".
+type recorder struct{ events []string }
+
+func (r *recorder) Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any) {
+	r.events = append(r.events, fmt.Sprintf("%s<%s %s %s %s "+note, append([]any{objectName(regarding), objectName(related), kind, reason, action}, args...)...))
+}
+
+func objectName(o runtime.Object) string {
+	m, err := meta.Accessor(o)
+	if err != nil {
+		return "none"
+	}
+	return m.GetName()
+}
+
+func newReporter(t *testing.T) (*Reporter, *recorder, *prometheus.Registry, *[]string) {
+	t.Helper()
+	events, registry, lines := &recorder{}, prometheus.NewRegistry(), &[]string{}
+	log := funcr.New(func(_, args string) { *lines = append(*lines, args) }, funcr.Options{})
+	r, err := NewReporter(registry, events, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, events, registry, lines
+}
+
+func decision(v budget.Verdict, r budget.Reason) budget.Decision {
+	return budget.Decision{Verdict: v, Reason: r}
+}
+
+func TestMetrics(t *testing.T) {
+	r, _, registry, _ := newReporter(t)
+	for _, a := range []Answer{
+		{Path: PathEviction, Outcome: yes, Took: 3 * time.Millisecond},
+		{Path: PathEviction, Outcome: yes, Took: 30 * time.Millisecond},
+		{Path: PathEviction, Outcome: no},
+		{Path: PathEviction, Outcome: claim.Outcome{Allowed: true, Repeated: true}},
+		{Path: PathEviction, Outcome: claim.Outcome{Undecidable: true, Sentence: "starting"}},
+		{Path: PathDeletion, Outcome: claim.Outcome{Undecidable: true, Decision: decision(budget.Deny, budget.ClusterUnread)}},
+		{Path: PathDeletion, Outcome: claim.Outcome{Undecidable: true, Decision: decision(budget.Deny, budget.ViewsDiffer)}},
+		{Path: PathDeletion, Outcome: claim.Outcome{Undecidable: true, Decision: decision(budget.Deny, budget.Unbounded)}},
+		// A dry-run counts as well: it was asked and answered.
+		{Path: PathDeletion, Outcome: no, DryRun: true},
+		{Path: PathSystem, Outcome: claim.Outcome{Allowed: true}},
+	} {
+		a.Pod = pod()
+		r.Answered(a)
+	}
+	r.Phase("ReadClusters", 2*time.Millisecond)
+	want := []string{
+		"path=deletion reason=ClusterNotRead verdict=refused: 1",
+		"path=deletion reason=InsufficientPods verdict=refused: 1",
+		"path=deletion reason=NoBound verdict=refused: 1",
+		"path=deletion reason=ViewsDiffer verdict=refused: 1",
+		"path=eviction reason=InsufficientPods verdict=refused: 1",
+		"path=eviction reason=Repeated verdict=allowed: 1",
+		"path=eviction reason=SufficientPods verdict=allowed: 2",
+		"path=eviction reason=Undecided verdict=refused: 1",
+		"path=system reason=Accounted verdict=allowed: 1",
+	}
+	if got := gathered(t, registry, "meshpdb_decisions_total"); !slices.Equal(got, want) {
+		t.Errorf("decisions:\n got %q\nwant %q", got, want)
+	}
+	durations := gathered(t, registry, "meshpdb_decision_duration_seconds")
+	for _, want := range []string{"path=eviction verdict=allowed: 3 in 0.033s", "path=deletion verdict=refused: 4 in 0.000s", "path=system verdict=allowed: 1 in 0.000s"} {
+		if !slices.Contains(durations, want) {
+			t.Errorf("durations lack %q: %q", want, durations)
+		}
+	}
+	if got := gathered(t, registry, "meshpdb_decision_phase_duration_seconds"); !slices.Equal(got, []string{"phase=ReadClusters: 1 in 0.002s"}) {
+		t.Errorf("phases: %q", got)
+	}
+	if _, err := NewReporter(registry, &recorder{}, funcr.New(func(_, _ string) {}, funcr.Options{})); err == nil {
+		t.Error("metrics were registered twice")
+	}
+}
+
+// gathered reads a counter as "label=value: count" and a histogram as "label=value: count in sum".
+func gathered(t *testing.T, registry *prometheus.Registry, name string) []string {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []string
+	for _, family := range families {
+		if family.GetName() != name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			var labels []string
+			for _, l := range m.GetLabel() {
+				labels = append(labels, l.GetName()+"="+l.GetValue())
+			}
+			if c := m.GetCounter(); c != nil {
+				rows = append(rows, fmt.Sprintf("%s: %.0f", strings.Join(labels, " "), c.GetValue()))
+				continue
+			}
+			rows = append(rows, fmt.Sprintf("%s: %d in %.3fs", strings.Join(labels, " "), m.GetHistogram().GetSampleCount(), m.GetHistogram().GetSampleSum()))
+		}
+	}
+	return rows
+}
+
+func TestEvents(t *testing.T) {
+	two := []v1alpha1.MeshPodDisruptionBudget{budgetOf("b"), budgetOf("b2")}
+	for name, c := range map[string]struct {
+		answer Answer
+		want   []string
+	}{
+		"refused": {
+			Answer{Path: PathEviction, Outcome: no},
+			[]string{"db-0<b Warning DisruptionRefused Disrupt there is no room", "b<db-0 Warning DisruptionRefused Disrupt there is no room"},
+		},
+		"allowed": {
+			Answer{Path: PathDeletion, Outcome: yes},
+			[]string{"db-0<b Normal DisruptionAllowed Disrupt there is room", "b<db-0 Normal DisruptionAllowed Disrupt there is room"},
+		},
+		"no budget decided": {
+			Answer{Path: PathDeletion, Outcome: claim.Outcome{Sentence: "starting"}},
+			[]string{
+				"db-0<b Warning DisruptionRefused Disrupt starting", "b<db-0 Warning DisruptionRefused Disrupt starting",
+				"db-0<b2 Warning DisruptionRefused Disrupt starting", "b2<db-0 Warning DisruptionRefused Disrupt starting",
+			},
+		},
+		"dry-run": {Answer{Path: PathDeletion, Outcome: no, DryRun: true}, nil},
+		// Not a format.
+		"percentage": {
+			Answer{Path: PathEviction, Outcome: claim.Outcome{Budget: "n/b", Sentence: "needs 50% of %d"}},
+			[]string{"db-0<b Warning DisruptionRefused Disrupt needs 50% of %d", "b<db-0 Warning DisruptionRefused Disrupt needs 50% of %d"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, events, _, lines := newReporter(t)
+			c.answer.Pod, c.answer.Budgets, c.answer.User = pod(), two, "jane"
+			r.Answered(c.answer)
+			if !slices.Equal(events.events, c.want) {
+				t.Errorf("got  %q\nwant %q", events.events, c.want)
+			}
+			if len(*lines) != 1 || !strings.Contains((*lines)[0], fmt.Sprintf("%q", c.answer.Sentence)) || !strings.Contains((*lines)[0], `"user"="jane"`) {
+				t.Errorf("log: %q", *lines)
+			}
+		})
+	}
+}
+
+// events.k8s.io refuses notes above 1 KiB; half a character must not spoil it either.
+func TestNotesAreCut(t *testing.T) {
+	for _, sentence := range []string{strings.Repeat("x", 5000), strings.Repeat("ü", 5000), "x" + strings.Repeat("ü", 5000)} {
+		cut := note(sentence)
+		if len(cut) > 1024 || !utf8.ValidString(cut) || !strings.HasSuffix(cut, "…") || len(cut) < 900 {
+			t.Errorf("%d bytes: %q", len(cut), cut)
+		}
+	}
+	whole := strings.Repeat("x", 1000)
+	if note(whole) != whole {
+		t.Error("a note that fits was cut")
+	}
+}
