@@ -68,6 +68,7 @@ func run(ctx context.Context, o options) error {
 	registry := ledger.NewRegistry(direct, o.namespace)
 	synced := &atomic.Bool{}
 	ready := func() error { return readiness(synced, m) }
+	probe := &probe{ready: ready, synced: synced, started: time.Now()}
 	if err := setUpAdmission(mgr, o, m, pods, ledgers, registry, ready); err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func run(ctx context.Context, o options) error {
 	}
 	err = errors.Join(
 		mgr.AddHealthzCheck("ping", func(*http.Request) error { return nil }),
-		mgr.AddReadyzCheck("decide", func(*http.Request) error { return ready() }),
+		mgr.AddReadyzCheck("decide", func(*http.Request) error { return probe.check() }),
 		mgr.Add(everywhere{m.Run}),
 		mgr.Add(everywhere{kicks.Run}),
 		mgr.Add(everywhere{func(ctx context.Context) error { return warm(ctx, mgr, synced) }}),
@@ -160,7 +161,7 @@ func setUpAdmission(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Wo
 	// Clean-ups of the last decisions end before the process does.
 	return mgr.Add(everywhere{func(ctx context.Context) error {
 		<-ctx.Done()
-		decider.Wait()
+		decider.Close()
 		return nil
 	}})
 }
@@ -174,7 +175,7 @@ func setUpControllers(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.
 	publisher, err := publish.New(publish.Config{
 		Cluster: o.clusterName, Controller: controllerName(), Store: m.Own(), Registry: registry, Ledger: ledgers,
 		Workload: &controller.Cluster{
-			Budgets: budgets, Workload: pods, ConfiguredByFile: o.service == "", Namespace: o.namespace,
+			Budgets: budgets, Workload: pods, ConfiguredByFile: o.service == "", Namespace: o.namespace, Service: o.service,
 			Ledgers: func(ctx context.Context) ([]claim.Claim, error) { return ledgers.From(ctx, mgr.GetClient()) },
 		},
 		NewID: uuid.NewString, Log: ctrl.Log.WithName("publish"),
@@ -215,10 +216,41 @@ func readiness(synced *atomic.Bool, m *mesh.Mesh) error {
 	if !synced.Load() {
 		return errors.New("its informers are not in step yet")
 	}
+	if err := m.Own().Problem(); err != nil {
+		return err
+	}
 	if own := m.Reachable()[0]; own.Err != nil {
 		return fmt.Errorf("the own kvstore: %w", own.Err)
 	}
 	return nil
+}
+
+// probeGrace is how long a replica that never could decide yet stays out of
+// the Service.
+const probeGrace = 15 * time.Second
+
+// probe answers /readyz. A replica becomes ready when it can decide, and then
+// stays so: were all replicas to leave the Service because the own kvstore
+// restarts, the API server would answer 500 to every eviction, and to every
+// deletion by its own controllers, where a replica that cannot decide answers
+// 429 with the cause. For the same reason one that cannot decide for long
+// after its start joins the Service once its informers are in step.
+type probe struct {
+	ready   func() error
+	synced  *atomic.Bool
+	started time.Time
+	was     atomic.Bool
+}
+
+func (p *probe) check() error {
+	err := p.ready()
+	if err == nil || p.synced.Load() && time.Since(p.started) > probeGrace {
+		p.was.Store(true)
+	}
+	if p.was.Load() {
+		return nil
+	}
+	return err
 }
 
 // clusters lets decide read the mesh.

@@ -95,7 +95,7 @@ func TestDecideComparesViews(t *testing.T) {
 		cluster("c2 3 +++", []string{"c1", "c2", "c3"}, max1),
 	}}
 	d := Decide(q)
-	want := "budget prod/db with maxUnavailable 1 cannot be decided while its clusters disagree on who takes part: c1 sees [c1 c2], c2 sees [c1 c2 c3]"
+	want := "budget prod/db with maxUnavailable 1 cannot be decided while its clusters disagree on who takes part: c2 adds c3"
 	if d.Verdict != Deny || d.Reason != ViewsDiffer || d.Sentence != want || d.Allowed() != 0 {
 		t.Errorf("got %v %v %q", d.Verdict, d.Reason, d.Sentence)
 	}

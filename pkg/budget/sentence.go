@@ -52,17 +52,45 @@ func unread(q Question) string {
 			names = append(names, fmt.Sprintf("%s (%s)", c.Name, c.Unread))
 		}
 	}
-	return strings.Join(names, ", ")
+	return strings.Join(few(names), ", ")
 }
 
+// views names the clusters whose set of clusters differs from the decider's,
+// and by what; a few of them, for there may be hundreds.
 func views(q Question) string {
+	names := make([]string, 0, len(q.Clusters))
+	for _, c := range q.Clusters {
+		names = append(names, c.Name)
+	}
 	var all []string
 	for _, c := range q.Clusters {
-		if c.Unread == "" {
-			all = append(all, fmt.Sprintf("%s sees [%s]", c.Name, strings.Join(slices.Sorted(slices.Values(c.View)), " ")))
+		difference := append(only("leaves out", names, c.View), only("adds", c.View, names)...)
+		if c.Unread == "" && len(difference) > 0 {
+			all = append(all, c.Name+" "+strings.Join(difference, " and "))
 		}
 	}
-	return strings.Join(all, ", ")
+	return strings.Join(few(all), ", ")
+}
+
+// only says which names stand in a and not in b, if any.
+func only(verb string, a, b []string) []string {
+	var missing []string
+	for _, name := range a {
+		if !slices.Contains(b, name) {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return []string{verb + " " + strings.Join(few(missing), " ")}
+}
+
+func few(all []string) []string {
+	if len(all) <= manyClusters {
+		return all
+	}
+	return append(all[:manyClusters:manyClusters], fmt.Sprintf("and %d more", len(all)-manyClusters))
 }
 
 // manyClusters is where a sentence stops naming the clusters in which nothing

@@ -99,8 +99,7 @@ func (r *Budgets) reconcile(ctx context.Context, request ctrl.Request) (ctrl.Res
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("read budget: %w", err)
 	}
-	labelled, err := r.label(ctx, b.Namespace)
-	if err != nil {
+	if err := r.label(ctx, b.Namespace); err != nil {
 		return ctrl.Result{}, err
 	}
 	scope := r.scope(ctx, &b)
@@ -110,6 +109,9 @@ func (r *Budgets) reconcile(ctx context.Context, request ctrl.Request) (ctrl.Res
 		temporary = problem
 	}
 	status := r.status(&b, scope, owners)
+	if service, err := r.Workload.Service(ctx, &b); err == nil {
+		status.Selector = service.Spec.Selector
+	}
 	if !slices.Equal(scope, workload.Scope(&b)) {
 		// The scope must be durable before it is published: every replica decides from it.
 		if err := r.write(ctx, &b, status); err != nil {
@@ -119,7 +121,7 @@ func (r *Budgets) reconcile(ctx context.Context, request ctrl.Request) (ctrl.Res
 	if err := errors.Join(temporary, r.Publisher.Set(ctx, part)); err != nil {
 		return ctrl.Result{}, err
 	}
-	r.conditions(&b, &status, labelled, part.Budget.Exported, problem)
+	r.conditions(&b, &status, part.Budget.Exported, problem)
 	return r.writeSoon(ctx, &b, status)
 }
 
@@ -133,14 +135,12 @@ func (r *Budgets) Parts(ctx context.Context) ([]publish.Part, error) {
 	for i := range all.Items {
 		b := &all.Items[i]
 		scope := workload.Scope(b)
-		if len(scope) == 0 {
+		if len(scope) == 0 || b.DeletionTimestamp != nil {
 			// Never reconciled: it is published once it is.
 			continue
 		}
-		part, _, err := r.part(ctx, b, scope)
-		if err != nil && !errors.As(err, new(*workload.Problem)) {
-			return nil, err
-		}
+		// Whatever is wrong with this one is part of it, and no other budget's concern.
+		part, _, _ := r.part(ctx, b, scope)
 		parts = append(parts, part)
 	}
 	return parts, nil
@@ -158,12 +158,18 @@ func (r *Budgets) part(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget,
 	if b.Spec.MaxUnavailable != nil {
 		part.Budget.MaxUnavailable = b.Spec.MaxUnavailable.String()
 	}
+	if guarded := r.guards(b, scope); guarded != nil {
+		// Its pods may go at any time, so nobody may count on them.
+		part.Budget.Undecided = guarded.Message
+		return part, b.Status.Owners, guarded
+	}
 	owners := b.Status.Owners
 	part.Budget.Expected = workload.Expected(owners)
-	service, err := r.Workload.Service(ctx, b)
+	_, missing := r.Workload.Service(ctx, b)
+	service, err := r.Workload.Selection(ctx, b)
 	var problem *workload.Problem
 	if errors.As(err, &problem) && problem.Reason == v1alpha1.ReasonServiceNotFound {
-		// Nothing is selected here; what was expected last still is.
+		// Nothing was ever selected here.
 		return part, owners, problem
 	}
 	if err == nil {
@@ -175,7 +181,19 @@ func (r *Budgets) part(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget,
 		return part, b.Status.Owners, err
 	}
 	part.Budget.Expected = workload.Expected(owners)
-	return part, owners, nil
+	return part, owners, missing
+}
+
+// guards tells why disruptions of the budget's pods in this cluster are not
+// held up; nil if they are.
+func (r *Budgets) guards(b *v1alpha1.MeshPodDisruptionBudget, scope []string) *workload.Problem {
+	switch {
+	case slices.Contains(r.Protected, b.Namespace):
+		return &workload.Problem{Reason: v1alpha1.ReasonProtectedNamespace, Message: fmt.Sprintf("namespace %s holds what meshpdb itself needs, so it never holds up disruptions there", b.Namespace)}
+	case !slices.Contains(scope, r.Cluster):
+		return &workload.Problem{Reason: v1alpha1.ReasonClusterNotInScope, Message: fmt.Sprintf("spec.clusters does not name this cluster, %s", r.Cluster)}
+	}
+	return nil
 }
 
 func (r *Budgets) pods(ctx context.Context, service *corev1.Service, known []v1alpha1.OwnerStatus) ([]wire.Pod, []v1alpha1.OwnerStatus, error) {
@@ -226,7 +244,11 @@ func (r *Budgets) exporting(ctx context.Context, peer string, b *v1alpha1.MeshPo
 	defer cancel()
 	exports, err := r.Views.Exports(ctx, peer, b.Namespace, b.Spec.Service)
 	if err != nil {
-		exports = last.exports
+		// The last answer stands; without one the peer may well take part.
+		exports = last.exports || !known
+	}
+	if err != nil && !known {
+		return exports
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -256,6 +278,7 @@ func (r *Budgets) status(b *v1alpha1.MeshPodDisruptionBudget, scope []string, ow
 		ExpectedPods:        int32(d.Expected),
 		DisruptionsInFlight: int32(d.InFlight),
 		Owners:              owners,
+		Selector:            b.Status.Selector,
 		Conditions:          slices.Clone(b.Status.Conditions),
 	}
 	reachable := 0

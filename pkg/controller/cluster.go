@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/mesh"
 	"github.com/meshpdb/meshpdb/pkg/publish"
 	"github.com/meshpdb/meshpdb/pkg/workload"
 )
@@ -21,10 +24,10 @@ type Cluster struct {
 	// Ledgers reads the ledgers from the informer.
 	Ledgers func(ctx context.Context) ([]claim.Claim, error)
 	// ConfiguredByFile: the instances are named by a file, so one that it no
-	// longer names is gone by its author's word.
+	// longer names is gone by its author's word, once its marker has run out.
 	ConfiguredByFile bool
-	// Namespace of the clustermesh-apiserver pods.
-	Namespace string
+	// Namespace and Service of the clustermesh-apiserver pods.
+	Namespace, Service string
 }
 
 var _ publish.Cluster = (*Cluster)(nil)
@@ -55,7 +58,7 @@ func (c *Cluster) LivePods(ctx context.Context) (map[string]bool, error) {
 	}
 	live := map[string]bool{}
 	for i := range all.Items {
-		service, err := c.Workload.Service(ctx, &all.Items[i])
+		service, err := c.Workload.Selection(ctx, &all.Items[i])
 		if err != nil {
 			continue
 		}
@@ -73,15 +76,24 @@ func (c *Cluster) LivePods(ctx context.Context) (map[string]bool, error) {
 }
 
 // InstanceGone implements publish.Cluster.
-func (c *Cluster) InstanceGone(ctx context.Context, instance string) (bool, error) {
+func (c *Cluster) InstanceGone(ctx context.Context, instance string, missing time.Duration) (bool, error) {
 	if c.ConfiguredByFile {
-		return true, nil
+		return missing > 2*mesh.MarkerTTL*time.Second, nil
 	}
 	host, _, err := net.SplitHostPort(instance)
 	if err != nil {
 		return false, fmt.Errorf("split address %q: %w", instance, err)
 	}
-	var pods corev1.PodList
-	err = c.Workload.Live.List(ctx, &pods, client.InNamespace(c.Namespace), client.MatchingFields{"status.podIP": host})
-	return err == nil && len(pods.Items) == 0, err
+	var service corev1.Service
+	if err := c.Workload.Live.Get(ctx, client.ObjectKey{Namespace: c.Namespace, Name: c.Service}, &service); err != nil {
+		return false, fmt.Errorf("read service of the own kvstore: %w", err)
+	}
+	pods, err := c.Workload.LivePods(ctx, &service)
+	if err != nil {
+		return false, err
+	}
+	// Not the endpoint slices: they move non-atomically, and leave out pods that failed.
+	return !slices.ContainsFunc(pods, func(pod corev1.Pod) bool {
+		return !workload.IsTerminal(&pod) && slices.ContainsFunc(pod.Status.PodIPs, func(ip corev1.PodIP) bool { return ip.IP == host })
+	}), nil
 }

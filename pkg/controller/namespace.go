@@ -13,13 +13,13 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 )
 
-// label puts the label on a budget's namespace that the webhooks select. It
-// returns false for a protected namespace.
-func (r *Budgets) label(ctx context.Context, namespace string) (bool, error) {
+// label puts the label on a budget's namespace that the webhooks select,
+// unless the namespace is protected.
+func (r *Budgets) label(ctx context.Context, namespace string) error {
 	if slices.Contains(r.Protected, namespace) {
-		return false, nil
+		return nil
 	}
-	return true, r.setLabel(ctx, namespace, true)
+	return r.setLabel(ctx, namespace, true)
 }
 
 // unlabel takes the label off once the namespace holds no budget.

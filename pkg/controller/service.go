@@ -58,7 +58,7 @@ func (r *Services) apply(ctx context.Context, service *corev1.Service, b *v1alph
 	case !exists:
 		b.ObjectMeta = metav1.ObjectMeta{
 			Namespace: service.Namespace, Name: service.Name,
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(service, corev1.SchemeGroupVersion.WithKind("Service"))},
+			OwnerReferences: []metav1.OwnerReference{ownerReference(service)},
 		}
 		b.Spec = spec
 		err = r.Client.Create(ctx, b)
@@ -71,13 +71,18 @@ func (r *Services) apply(ctx context.Context, service *corev1.Service, b *v1alph
 		r.warn(service, "InvalidBudget", "the annotation does not make a valid budget: %v", err)
 		return nil
 	}
-	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) {
-		return nil
-	}
 	if err != nil {
 		return fmt.Errorf("write budget of service %s: %w", service.Name, err)
 	}
 	return nil
+}
+
+// ownerReference does not block the Service's deletion: that would take a
+// permission on its finalizers.
+func ownerReference(service *corev1.Service) metav1.OwnerReference {
+	reference := metav1.NewControllerRef(service, corev1.SchemeGroupVersion.WithKind("Service"))
+	reference.BlockOwnerDeletion = nil
+	return *reference
 }
 
 func sameBound(a, b *intstr.IntOrString) bool {

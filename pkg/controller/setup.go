@@ -78,7 +78,7 @@ func Setup(mgr ctrl.Manager, budgets *Budgets, services *Services, kicks *Kicks)
 	})
 	ofPod := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
 		return budgets.requests(ctx, o.GetNamespace(), func(b *v1alpha1.MeshPodDisruptionBudget) bool {
-			service, err := budgets.Workload.Service(ctx, b)
+			service, err := budgets.Workload.Selection(ctx, b)
 			return err == nil && workload.Selects(service, o.GetLabels())
 		})
 	})

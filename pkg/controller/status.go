@@ -64,7 +64,7 @@ func setDisruptionAllowed(status *v1alpha1.MeshPodDisruptionBudgetStatus, genera
 }
 
 // conditions sets Enforced and NotShared.
-func (r *Budgets) conditions(b *v1alpha1.MeshPodDisruptionBudget, status *v1alpha1.MeshPodDisruptionBudgetStatus, labelled, exported bool, problem error) {
+func (r *Budgets) conditions(b *v1alpha1.MeshPodDisruptionBudget, status *v1alpha1.MeshPodDisruptionBudgetStatus, exported bool, problem error) {
 	enforced := metav1.Condition{
 		Type: v1alpha1.ConditionEnforced, ObservedGeneration: b.Generation, Status: metav1.ConditionTrue,
 		Reason: v1alpha1.ReasonEnforced, Message: "disruptions of the service's pods in this cluster are admitted by meshpdb",
@@ -77,10 +77,6 @@ func (r *Budgets) conditions(b *v1alpha1.MeshPodDisruptionBudget, status *v1alph
 	switch {
 	case errors.As(problem, &p):
 		no(p.Reason, p.Message)
-	case !labelled:
-		no(v1alpha1.ReasonProtectedNamespace, fmt.Sprintf("namespace %s holds what meshpdb itself needs, so it never holds up disruptions there", b.Namespace))
-	case len(b.Spec.Clusters) > 0 && !slices.Contains(b.Spec.Clusters, r.Cluster):
-		no(v1alpha1.ReasonClusterNotInScope, fmt.Sprintf("spec.clusters does not name this cluster, %s", r.Cluster))
 	case len(problems) > 0:
 		for instance, err := range problems {
 			no(v1alpha1.ReasonKVStoreUnavailable, fmt.Sprintf("instance %s of the own ClusterMesh kvstore is not in service: %v", instance, err))

@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,6 +95,10 @@ type Decider struct {
 	ticket atomic.Uint64
 	// background counts clean-ups that outlive their request.
 	background sync.WaitGroup
+
+	mu          sync.Mutex
+	undecidable map[string]spell
+	closed      bool
 }
 
 // New checks the configuration.
@@ -101,24 +106,23 @@ func New(config Config) (*Decider, error) {
 	if config.Cluster == "" || config.Ledger == nil || config.Registry == nil || config.Own == nil || config.Clusters == nil || config.Scopes == nil || config.NewID == nil {
 		return nil, errors.New("decide: cluster, ledger, registry, own, clusters, scopes and newID are required")
 	}
-	config.Timeout = cmpOr(config.Timeout, 5*time.Second)
-	config.ReadTimeout = cmpOr(config.ReadTimeout, 2*time.Second)
-	config.Patience = cmpOr(config.Patience, time.Second)
+	config.Timeout = cmp.Or(config.Timeout, 5*time.Second)
+	config.ReadTimeout = cmp.Or(config.ReadTimeout, 2*time.Second)
+	config.Patience = cmp.Or(config.Patience, time.Second)
 	if config.Observe == nil {
 		config.Observe = func(string, time.Duration) {}
 	}
-	return &Decider{config: config}, nil
+	return &Decider{config: config, undecidable: map[string]spell{}}, nil
 }
 
-func cmpOr(d, otherwise time.Duration) time.Duration {
-	if d == 0 {
-		return otherwise
-	}
-	return d
+// Close blocks until every clean-up has ended, and begins no more: what is
+// left of a claim is then tidied by the publisher (R7, R11).
+func (d *Decider) Close() {
+	d.mu.Lock()
+	d.closed = true
+	d.mu.Unlock()
+	d.background.Wait()
 }
-
-// Wait blocks until every clean-up has ended.
-func (d *Decider) Wait() { d.background.Wait() }
 
 // Decide answers a request within the configured timeout.
 func (d *Decider) Decide(ctx context.Context, r Request) claim.Outcome {
@@ -149,11 +153,33 @@ func (d *Decider) Refuse(r Request) (claim.Outcome, bool) {
 		}
 	}
 	o := judge(r, snapshots)
-	if o.Decision.Verdict != budget.Deny {
+	if o.Decision.Verdict != budget.Deny || !d.settled(o) {
 		return claim.Outcome{}, false
 	}
 	return o, true
 }
+
+// settled reports whether a denial may be given without a look: for want of
+// budget always; for want of knowledge once that has lasted, so that the
+// moment in which a peer's publisher hands over refuses nobody.
+func (d *Decider) settled(o claim.Outcome) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !o.Undecidable {
+		delete(d.undecidable, o.Budget)
+		return true
+	}
+	since, known := d.undecidable[o.Budget]
+	if !known || time.Since(since.last) > 2*d.config.Patience {
+		since.first = time.Now()
+	}
+	since.last = time.Now()
+	d.undecidable[o.Budget] = since
+	return time.Since(since.first) >= d.config.Patience
+}
+
+// spell is how long a budget has been undecidable, as far as anybody asked.
+type spell struct{ first, last time.Time }
 
 // preview decides from fresh reads, without a claim: it may be outdated at
 // once, so it serves dry-runs only.
@@ -278,8 +304,13 @@ func (d *Decider) readClaimed(ctx context.Context, clusters []string, r Request)
 			if !ok {
 				continue
 			}
-			if report.View = views[i]; failures[i] != nil {
+			report.View = views[i]
+			switch {
+			case failures[i] != nil:
 				report.Undecided = fmt.Sprintf("budget could not be read: %v", failures[i])
+			case !slices.Equal(views[i], slices.Sorted(slices.Values(b.Clusters))):
+				// Also under an absolute bound: what was left out may state a tighter one (B03).
+				report.Undecided = "the clusters that take part have just changed"
 			}
 			s.Budgets[b.Name] = report
 		}
@@ -350,6 +381,11 @@ func (d *Decider) withdraw(ctx context.Context, c claim.Claim) {
 
 // later runs a clean-up that the caller need not wait for.
 func (d *Decider) later(ctx context.Context, clean func(context.Context)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.config.Timeout)
 	d.background.Go(func() {
 		defer cancel()

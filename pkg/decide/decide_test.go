@@ -71,12 +71,39 @@ func TestAllowingTakesTheStepsInOrderWithOneReadPerCluster(t *testing.T) {
 	expect(t, "sentence", o.Sentence, "evicting db-0 leaves 3 pods of 4 of budget n/b available and maxUnavailable 1 needs 3 (c1 2/2; c2 2/2)")
 }
 
+// A peer's publisher that hands over is not read for a moment: only what lasts
+// is refused without a look.
+func TestRefusingFromTheCacheWaitsOutAHandOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		s.cached["c2"] = unread("c2", "no connection")
+		d := s.decider(t)
+		if _, refused := d.Refuse(request()); refused {
+			t.Error("refused at the first sight of a cluster that is not read")
+		}
+		<-time.After(time.Second)
+		before := len(s.taken())
+		o, refused := d.Refuse(request())
+		if !refused || !o.Undecidable || !strings.Contains(o.Sentence, "c2 (no connection)") {
+			t.Errorf("after a second: %t %+v", refused, o)
+		}
+		expect(t, "calls", s.taken()[before:], []string{"Cached c1", "Cached c2"})
+		s.cached["c2"] = view("c2 +-")
+		if _, refused := d.Refuse(request()); !refused {
+			t.Error("not refused although the budget is spent")
+		}
+		s.cached["c2"] = unread("c2", "no connection")
+		if _, refused := d.Refuse(request()); refused {
+			t.Error("a new spell was taken for the old one")
+		}
+	})
+}
+
 func TestRefusingFromTheCacheCallsNobody(t *testing.T) {
 	for name, change := range map[string]func(*stage){
 		"one is out already":     func(s *stage) { s.cached["c2"] = view("c2 +-") },
 		"another one is granted": func(s *stage) { s.cached["c2"] = with(view("c2 ++"), granted("c2-0")) },
 		"another one is pending": func(s *stage) { s.cached["c2"] = with(view("c2 ++"), pending("c2-0", 9)) },
-		"a cluster is not read":  func(s *stage) { s.cached["c2"] = unread("c2", "no connection") },
 	} {
 		for _, dry := range []bool{false, true} {
 			t.Run(name, func(t *testing.T) {
@@ -306,9 +333,9 @@ func TestTheOwnViewIsTheDurableOne(t *testing.T) {
 		}
 	})
 	for why, spoil := range map[string]func(*stage){
-		"c1 sees [c1 c2 c3]":                    func(s *stage) { s.scope["b"] = []string{"c1", "c2", "c3"} },
-		"c1 sees []":                            func(s *stage) { s.scope["b"] = nil },
-		"c1 (budget could not be read: broken)": func(s *stage) { s.before["Scope"] = fail },
+		"c1 (the clusters that take part have just changed)":         func(s *stage) { s.scope["b"] = []string{"c1", "c2", "c3"} },
+		"cluster c1 (the clusters that take part have just changed)": func(s *stage) { s.scope["b"] = nil },
+		"c1 (budget could not be read: broken)":                      func(s *stage) { s.before["Scope"] = fail },
 	} {
 		t.Run(why, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -370,7 +397,7 @@ func TestEveryStepMayFail(t *testing.T) {
 					s.mu.Lock()
 					armed = false
 					s.mu.Unlock()
-					d.Wait()
+					d.Close()
 					if o.Allowed || !o.Undecidable || o.Sentence == "" {
 						t.Errorf("got %+v", o)
 					}
@@ -554,7 +581,7 @@ func TestOneOfManyAtOnceIsAllowed(t *testing.T) {
 			})
 		}
 		all.Wait()
-		d.Wait()
+		d.Close()
 		if allowed != 1 {
 			t.Errorf("%d of 6 requests at once were allowed, not 1", allowed)
 		}

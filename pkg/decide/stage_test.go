@@ -325,7 +325,7 @@ func decideOn(ctx context.Context, d *Decider, r Request) (claim.Outcome, time.D
 	start := time.Now()
 	o := d.Decide(ctx, r)
 	took := time.Since(start)
-	d.Wait()
+	d.Close()
 	return o, took
 }
 

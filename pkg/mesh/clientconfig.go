@@ -34,7 +34,8 @@ type clientFile struct {
 	HostAliases []hostAlias `json:"cilium-host-aliases"`
 
 	path string
-	hash [sha256.Size]byte
+	// hash covers everything; credentials only the certificates.
+	hash, credentials [sha256.Size]byte
 }
 
 type hostAlias struct {
@@ -65,14 +66,16 @@ func readClientFile(path string) (*clientFile, error) {
 		return nil, fmt.Errorf("parse etcd client file %s: trusted-ca-file is required", path)
 	}
 	sum := sha256.New()
-	sum.Write(data)
 	for _, name := range []string{f.CertFile, f.KeyFile, f.TrustedCA} {
 		content, err := os.ReadFile(name)
 		if err != nil {
 			return nil, fmt.Errorf("read certificate of etcd client file %s: %w", path, err)
 		}
+		fmt.Fprintf(sum, "%s %d\n", name, len(content))
 		sum.Write(content)
 	}
+	sum.Sum(f.credentials[:0])
+	sum.Write(data)
 	sum.Sum(f.hash[:0])
 	return f, nil
 }

@@ -120,9 +120,20 @@ func (m *Member) read(ctx context.Context, q Query) (map[string][]byte, error) {
 
 // exports reports whether the cluster exports the Service at all.
 func (m *Member) exports(ctx context.Context, namespace, service string) (bool, error) {
+	m.mu.Lock()
+	standing := m.err
+	m.mu.Unlock()
+	if standing != nil {
+		// It would cost a time-out to learn it again.
+		return false, standing
+	}
 	values, err := m.read(ctx, Query{Namespace: namespace, Budgets: []BudgetRef{{Service: service}}})
 	if err != nil {
 		return false, m.explain(err)
+	}
+	// A store that was just emptied exports nothing yet.
+	if _, err := decodeExports(m.cluster, values); err != nil {
+		return false, err
 	}
 	if _, ok := values[serviceKey(m.cluster, namespace, service)]; ok {
 		return true, nil
@@ -148,7 +159,9 @@ func (m *Member) budget(name string) (held, read bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	b, ok := m.view.budgets[name]
-	return ok && !b.Tombstone, !m.seen.IsZero()
+	// Between an incarnation and its marker the records are not complete.
+	complete := m.view.incarnation == m.view.marker
+	return ok && !b.Tombstone, !m.seen.IsZero() && complete
 }
 
 // follow keeps the standing view in step until ctx ends. It relists whenever

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/url"
@@ -27,13 +28,17 @@ type Own struct {
 
 	mu        sync.Mutex
 	instances map[string]*instance
-	problem   error
+	// retired instances are configured no more; they are kept until Retire has
+	// taken their marker off, for somebody may still read them.
+	retired map[string]*instance
+	problem error
 }
 
 type instance struct {
-	name   string
-	client *clientv3.Client
-	lease  clientv3.LeaseID
+	name        string
+	client      *clientv3.Client
+	credentials [sha256.Size]byte
+	lease       clientv3.LeaseID
 }
 
 // errGuard: a write was refused because another incarnation stands in the store.
@@ -44,7 +49,7 @@ var errGuard = errors.New("another incarnation has begun")
 func IsFenced(err error) bool { return errors.Is(err, errGuard) }
 
 func newOwn(cluster string) *Own {
-	return &Own{cluster: cluster, instances: map[string]*instance{}, problem: errors.New("the own kvstore is not configured yet")}
+	return &Own{cluster: cluster, instances: map[string]*instance{}, retired: map[string]*instance{}, problem: errors.New("the own kvstore is not configured yet")}
 }
 
 // guard refuses keys that are not ours to write: the certificate would permit all.
@@ -57,32 +62,49 @@ func (o *Own) guard(keys ...string) error {
 	return nil
 }
 
-// configure replaces the instances by those of the file. Clients of instances
-// that stay are made anew as well: certificates may have changed. serverName
-// is what the instances' certificates carry if they do not name their address.
+// configure replaces the instances by those of the file. One that stays with
+// the same certificates keeps its client and its marker's lease. serverName is
+// what the instances' certificates carry if they do not name their address.
 func (o *Own) configure(f *clientFile, serverName string) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	fresh := map[string]*instance{}
 	for _, endpoint := range f.Endpoints {
 		u, err := url.Parse(endpoint)
 		if err != nil || u.Host == "" || u.Scheme != "https" {
 			return fmt.Errorf("parse endpoint %q of %s: not an https URL", endpoint, f.path)
 		}
+		if old := o.instances[u.Host]; old != nil && old.credentials == f.credentials {
+			fresh[u.Host] = old
+			continue
+		}
 		client, err := f.dial([]string{endpoint}, serverName)
 		if err != nil {
-			for _, i := range fresh {
-				i.client.Close()
+			for name, i := range fresh {
+				if o.instances[name] != i {
+					i.client.Close()
+				}
 			}
 			return err
 		}
-		fresh[u.Host] = &instance{name: u.Host, client: client}
+		fresh[u.Host] = &instance{name: u.Host, client: client, credentials: f.credentials}
 	}
-	o.mu.Lock()
-	old := o.instances
+	for name, old := range o.instances {
+		switch fresh[name] {
+		case old:
+		case nil:
+			o.retired[name] = old
+		default:
+			old.client.Close()
+		}
+	}
+	for name := range fresh {
+		if again := o.retired[name]; again != nil {
+			again.client.Close()
+			delete(o.retired, name)
+		}
+	}
 	o.instances, o.problem = fresh, nil
-	o.mu.Unlock()
-	for _, i := range old {
-		i.client.Close()
-	}
 	return nil
 }
 
@@ -94,10 +116,46 @@ func (o *Own) fail(err error) {
 	}
 }
 
+// Problem returns why there are no instances, if so.
+func (o *Own) Problem() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.problem
+}
+
+// Retire deletes the marker of an instance that is configured no more, so that
+// nobody believes it any longer, and reports whether that was acknowledged. An
+// instance that this process never knew cannot be retired by it.
+func (o *Own) Retire(ctx context.Context, name string) (bool, error) {
+	o.mu.Lock()
+	i := o.retired[name]
+	o.mu.Unlock()
+	if i == nil {
+		return false, nil
+	}
+	key := wire.Key{Kind: wire.KindMarker, Cluster: o.cluster}.String()
+	if err := o.guard(key); err != nil {
+		return false, err
+	}
+	if _, err := i.client.Delete(ctx, key); err != nil {
+		return false, fmt.Errorf("take marker off %s: %w", name, unreachable(err))
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.retired[name] == i {
+		delete(o.retired, name)
+		i.client.Close()
+	}
+	return true, nil
+}
+
 func (o *Own) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, i := range o.instances {
+		i.client.Close()
+	}
+	for _, i := range o.retired {
 		i.client.Close()
 	}
 }
@@ -112,13 +170,6 @@ func (o *Own) Instances() []string {
 	}
 	slices.Sort(names)
 	return names
-}
-
-// Problem returns why there are no instances, if so.
-func (o *Own) Problem() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.problem
 }
 
 func (o *Own) instance(name string) (*instance, error) {

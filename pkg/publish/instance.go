@@ -15,9 +15,10 @@ import (
 // doubt begins a new incarnation (R1).
 func (p *Publisher) instanceLoop(ctx context.Context, name string, state *instanceState) {
 	log := p.config.Log.WithValues("instance", name)
+	r := claim.NewRestore(p.config.NewID())
 	for ctx.Err() == nil {
-		incarnation := wire.Incarnation{ID: p.config.NewID(), Controller: p.config.Controller}
-		err := p.restore(ctx, name, state, incarnation)
+		incarnation := wire.Incarnation{ID: r.Incarnation(), Controller: p.config.Controller}
+		err := p.restore(ctx, name, state, r, incarnation)
 		if err == nil {
 			log.Info("instance of the own kvstore in service", "incarnation", incarnation.ID)
 			p.report(state, nil)
@@ -30,6 +31,7 @@ func (p *Publisher) instanceLoop(ctx context.Context, name string, state *instan
 			log.Info("instance of the own kvstore not in service", "cause", err.Error())
 		}
 		wait(ctx, retryInterval)
+		r.Doubt(p.config.NewID())
 	}
 }
 
@@ -43,10 +45,9 @@ func (p *Publisher) report(state *instanceState, err error) bool {
 }
 
 // restore performs rule R1, step by step.
-func (p *Publisher) restore(ctx context.Context, name string, state *instanceState, incarnation wire.Incarnation) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*ioTimeout)
+func (p *Publisher) restore(ctx context.Context, name string, state *instanceState, r *claim.Restore, incarnation wire.Incarnation) error {
+	ctx, cancel := context.WithTimeout(ctx, restoreTimeout)
 	defer cancel()
-	r := claim.NewRestore(incarnation.ID)
 	var changes []mesh.Change
 	var generation uint64
 	for {
@@ -89,7 +90,7 @@ func (p *Publisher) list(ctx context.Context, name string, state *instanceState)
 		return nil, 0, err
 	}
 	for _, part := range parts {
-		p.set(part)
+		p.adopt(part)
 	}
 	durable, err := p.config.Ledger.All(ctx)
 	if err != nil {
@@ -129,10 +130,12 @@ func (p *Publisher) claimKey(c claim.Claim) string {
 	return wire.Key{Kind: wire.KindClaim, Cluster: p.config.Cluster, Namespace: c.Namespace, ID: c.ID}.String()
 }
 
-// verify takes a quorum list in: live pods may be shown as available.
+// verify takes a quorum list in: live pods may be shown as available, and
+// what an earlier list saw counts no more.
 func (p *Publisher) verify(live map[string]bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	clear(p.verified)
 	for uid := range live {
 		if _, ended := p.ended[uid]; !ended {
 			p.verified[uid] = true

@@ -23,6 +23,9 @@ type Store interface {
 	PutMarker(ctx context.Context, instance string, incarnation wire.Incarnation) error
 	Alive(ctx context.Context, instance string, incarnation wire.Incarnation) error
 	Stored(ctx context.Context, instance string) (map[string]string, []claim.Claim, error)
+	// Retire takes the marker off an instance that is configured no more, and
+	// reports whether that was acknowledged.
+	Retire(ctx context.Context, instance string) (bool, error)
 	WriteClaim(ctx context.Context, instance string, c claim.Claim) error
 	DeleteClaim(ctx context.Context, instance string, c claim.Claim) error
 }
@@ -56,8 +59,10 @@ type Cluster interface {
 	SeemsEnded(ctx context.Context, namespace, pod, uid string) bool
 	// Claims returns the ledgers from the informer: a hint that costs nothing.
 	Claims(ctx context.Context) ([]claim.Claim, error)
-	// InstanceGone reports whether nobody can read an instance that is no longer configured.
-	InstanceGone(ctx context.Context, instance string) (bool, error)
+	// InstanceGone reports whether nobody can read an instance that is no longer
+	// configured and could not be retired.
+	// missing is how long it has been so.
+	InstanceGone(ctx context.Context, instance string, missing time.Duration) (bool, error)
 }
 
 // Part is this cluster's part in one budget.
@@ -83,6 +88,8 @@ type Config struct {
 
 const (
 	ioTimeout = 5 * time.Second
+	// restoreTimeout leaves room for one list of pods per budget.
+	restoreTimeout = time.Minute
 	// aliveInterval is well below the marker's time to live.
 	aliveInterval = 2 * time.Second
 	tidyInterval  = time.Second
@@ -102,6 +109,8 @@ type Publisher struct {
 	parts map[string]Part
 	// values to be shown, by key.
 	values map[string]string
+	// removed budgets, by UID: a list that began earlier must not bring them back.
+	removed map[string]bool
 	// verified pods were seen alive by a quorum read of this publisher.
 	verified map[string]bool
 	// ended pods were seen terminating or gone by a quorum read, and when.
@@ -134,7 +143,7 @@ func New(config Config) (*Publisher, error) {
 func (p *Publisher) reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.parts, p.values = map[string]Part{}, map[string]string{}
+	p.parts, p.values, p.removed = map[string]Part{}, map[string]string{}, map[string]bool{}
 	p.verified, p.ended = map[string]bool{}, map[string]time.Time{}
 	p.instances = map[string]*instanceState{}
 }
@@ -216,7 +225,21 @@ func (p *Publisher) Remove(namespace, name string) {
 		return
 	}
 	delete(p.parts, namespace+"/"+name)
+	p.removed[part.Budget.UID] = true
 	p.show(p.keys(part), nil)
+}
+
+// adopt takes a part from a quorum list of budgets, unless the reconciler has
+// set it at this generation or removed it since: its pods are newer.
+func (p *Publisher) adopt(part Part) {
+	p.mu.Lock()
+	standing, stands := p.parts[part.Namespace+"/"+part.Name]
+	removed := p.removed[part.Budget.UID]
+	p.mu.Unlock()
+	if removed || stands && standing.Budget.UID == part.Budget.UID && standing.Generation >= part.Generation {
+		return
+	}
+	p.set(part)
 }
 
 func (p *Publisher) set(part Part) {

@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/meshpdb/meshpdb/pkg/claim"
@@ -15,6 +16,7 @@ func (p *Publisher) tidyLoop(ctx context.Context) {
 		reaper:     claim.NewReaper(claim.PendingTimeout, claim.GrantTimeout),
 		tombstones: claim.NewTombstones(),
 		generation: map[string]uint64{},
+		missing:    map[string]time.Time{},
 	}
 	tick := time.NewTicker(tidyInterval)
 	defer tick.Stop()
@@ -44,6 +46,8 @@ type tidier struct {
 	tombstones *claim.Tombstones
 	// generation in which a claim's pod is shown as ended.
 	generation map[string]uint64
+	// missing is since when a registered instance is not configured.
+	missing map[string]time.Time
 }
 
 // reap withdraws pending claims that nobody decided (R7) and releases granted
@@ -149,11 +153,15 @@ func (p *Publisher) shownBy() map[string]uint64 {
 // erase deletes a claim that the ledger no longer holds from all instances;
 // what fails is found by compare.
 func (t *tidier) erase(ctx context.Context, c claim.Claim) {
+	var deletions sync.WaitGroup
 	for _, name := range t.config.Store.Instances() {
-		if err := t.config.Store.DeleteClaim(ctx, name, c); err != nil {
-			t.config.Log.V(1).Info("claim not deleted from instance yet", "claim", c.ID, "instance", name, "cause", err.Error())
-		}
+		deletions.Go(func() {
+			if err := t.config.Store.DeleteClaim(ctx, name, c); err != nil {
+				t.config.Log.V(1).Info("claim not deleted from instance yet", "claim", c.ID, "instance", name, "cause", err.Error())
+			}
+		})
 	}
+	deletions.Wait()
 }
 
 // compare is rule R11: the store's claims first, the ledger second.
@@ -194,16 +202,29 @@ func (t *tidier) deregister(ctx context.Context) {
 	configured := t.config.Store.Instances()
 	for _, name := range registered {
 		if len(configured) == 0 || slices.Contains(configured, name) {
+			delete(t.missing, name)
 			continue
 		}
-		gone, err := t.config.Workload.InstanceGone(ctx, name)
-		if err != nil || !gone {
+		if t.missing[name].IsZero() {
+			t.missing[name] = time.Now()
+		}
+		if !t.unreadable(ctx, name) {
 			continue
 		}
 		if err := t.config.Registry.Remove(ctx, name); err == nil {
 			t.config.Log.Info("instance of the own kvstore is gone", "instance", name)
 		}
 	}
+}
+
+// unreadable reports whether nobody believes an instance any more: its marker
+// was taken off, or the instance is gone.
+func (t *tidier) unreadable(ctx context.Context, name string) bool {
+	if retired, err := t.config.Store.Retire(ctx, name); err == nil && retired {
+		return true
+	}
+	gone, err := t.config.Workload.InstanceGone(ctx, name, time.Since(t.missing[name]))
+	return err == nil && gone
 }
 
 // forget drops the memory of pods that ended long ago.

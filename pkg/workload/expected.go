@@ -33,7 +33,7 @@ func (w *Workload) Owners(ctx context.Context, namespace string, pods []corev1.P
 		ref := metav1.GetControllerOf(&pods[i])
 		if ref == nil {
 			if !IsTerminal(&pods[i]) {
-				live[ownerKey{apiVersion: "v1", kind: "Pod", name: pods[i].Name}] = 1
+				live[ownerKey{apiVersion: "v1", kind: podKind, name: pods[i].Name}] = 1
 			}
 			continue
 		}
@@ -48,13 +48,13 @@ func (w *Workload) Owners(ctx context.Context, namespace string, pods []corev1.P
 	vanished := map[ownerKey]int32{}
 	appeared := false
 	for key := range live {
-		appeared = appeared || !slices.ContainsFunc(known, func(o v1alpha1.OwnerStatus) bool {
+		appeared = appeared || key.kind != podKind && !slices.ContainsFunc(known, func(o v1alpha1.OwnerStatus) bool {
 			return keyOf(o) == key && !o.Vanished
 		})
 	}
 	for _, o := range known {
 		key := keyOf(o)
-		if _, ok := live[key]; ok || o.Kind == "Pod" {
+		if _, ok := live[key]; ok || o.Kind == podKind {
 			continue
 		}
 		// Its pods are gone, but it may live on with a scale of zero or with pods yet to come.
@@ -76,14 +76,34 @@ func (w *Workload) Owners(ctx context.Context, namespace string, pods []corev1.P
 		owners = append(owners, v1alpha1.OwnerStatus{APIVersion: key.apiVersion, Kind: key.kind, Name: key.name, ExpectedPods: count})
 	}
 	if !appeared {
-		for key, count := range vanished {
-			owners = append(owners, v1alpha1.OwnerStatus{APIVersion: key.apiVersion, Kind: key.kind, Name: key.name, ExpectedPods: count, Vanished: true})
-		}
+		owners = withVanished(owners, vanished)
 	}
 	slices.SortFunc(owners, func(a, b v1alpha1.OwnerStatus) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
 	})
 	return owners, nil
+}
+
+const podKind = "Pod"
+
+// withVanished adds the owners that vanished. Pods that one of them left
+// behind (deleted with --cascade=orphan) are those it asked for, not more.
+func withVanished(owners []v1alpha1.OwnerStatus, vanished map[ownerKey]int32) []v1alpha1.OwnerStatus {
+	var held int32
+	for _, count := range vanished {
+		held += count
+	}
+	owners = slices.DeleteFunc(owners, func(o v1alpha1.OwnerStatus) bool {
+		if o.Kind != podKind || held == 0 {
+			return false
+		}
+		held--
+		return true
+	})
+	for key, count := range vanished {
+		owners = append(owners, v1alpha1.OwnerStatus{APIVersion: key.apiVersion, Kind: key.kind, Name: key.name, ExpectedPods: count, Vanished: true})
+	}
+	return owners
 }
 
 // Expected sums what the owners ask for.

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -75,12 +76,12 @@ func (w *Workload) BudgetsOf(ctx context.Context, pod *corev1.Pod) ([]v1alpha1.M
 	}
 	var covering []v1alpha1.MeshPodDisruptionBudget
 	for _, b := range all.Items {
-		service, err := w.Service(ctx, &b)
+		service, err := w.Selection(ctx, &b)
+		if errors.As(err, new(*Problem)) {
+			// Without a selector it covers nothing; its condition says so.
+			continue
+		}
 		if err != nil {
-			if _, ok := err.(*Problem); ok {
-				// Without a selector it covers nothing; its condition says so.
-				continue
-			}
 			return nil, err
 		}
 		if Selects(service, pod.Labels) {
@@ -105,6 +106,21 @@ func (w *Workload) Service(ctx context.Context, b *v1alpha1.MeshPodDisruptionBud
 		return nil, &Problem{v1alpha1.ReasonServiceHasNoSelector, fmt.Sprintf("service %s/%s has no selector: meshpdb covers the pods that a Service selects", b.Namespace, b.Spec.Service)}
 	}
 	return &service, nil
+}
+
+// Selection is Service, but stands in for a Service that was deleted by the
+// selector that it had: grants elsewhere have counted on its pods, which must
+// not become free for all.
+func (w *Workload) Selection(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget) (*corev1.Service, error) {
+	service, err := w.Service(ctx, b)
+	var problem *Problem
+	if errors.As(err, &problem) && problem.Reason == v1alpha1.ReasonServiceNotFound && len(b.Status.Selector) > 0 {
+		service = &corev1.Service{}
+		service.Namespace, service.Name = b.Namespace, b.Spec.Service
+		service.Spec.Selector = b.Status.Selector
+		return service, nil
+	}
+	return service, err
 }
 
 // Pods returns the pods that the Service selects, mirror pods left out.

@@ -458,7 +458,7 @@ func TestScopeAndCovering(t *testing.T) {
 		t.Errorf("remembered: %s", s)
 	}
 	c := Covering(b)
-	if got := fmt.Sprint(c.Name, c.Clusters, c.LastKnown); got != "n/b [c1 c2 c3] map[c2:[maxUnavailable 1]]" {
+	if got := fmt.Sprint(c.Name, c.Clusters, c.LastKnown); got != "n/b[c1 c2 c3] map[c2:[maxUnavailable 1]]" {
 		t.Errorf("got %s", got)
 	}
 	b.Spec.Clusters = []string{"c9", "c1"}

@@ -103,10 +103,15 @@ type MeshPodDisruptionBudgetStatus struct {
 	// +listType=map
 	// +listMapKey=name
 	Clusters []ClusterStatus `json:"clusters,omitempty"`
+	// selector of the service in this cluster, as seen last. If the service is
+	// deleted, its pods stay covered until it returns or the budget goes.
+	// +optional
+	Selector map[string]string `json:"selector,omitempty"`
 	// owners in this cluster and how many pods each asks for. One that vanished
 	// keeps its last count until another one appears.
 	// +optional
 	// +listType=map
+	// +listMapKey=apiVersion
 	// +listMapKey=kind
 	// +listMapKey=name
 	Owners []OwnerStatus `json:"owners,omitempty"`

@@ -209,6 +209,13 @@ func (in *MeshPodDisruptionBudgetStatus) DeepCopyInto(out *MeshPodDisruptionBudg
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
 	}
+	if in.Selector != nil {
+		in, out := &in.Selector, &out.Selector
+		*out = make(map[string]string, len(*in))
+		for key, val := range *in {
+			(*out)[key] = val
+		}
+	}
 	if in.Owners != nil {
 		in, out := &in.Owners, &out.Owners
 		*out = make([]OwnerStatus, len(*in))
