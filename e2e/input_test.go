@@ -107,7 +107,7 @@ func TestAnnotationMakesBudget(t *testing.T) {
 	}
 	took, err := evict(t, w, mesh.clusters[1])
 	wantRefusal(t, err, took, "maxUnavailable 1")
-	wantEvent(t, mesh.clusters[1], w.Namespace, "Pod", "DisruptionRefused", "maxUnavailable 1 needs 2")
+	wantEvent(t, mesh.clusters[1], w.Namespace, "Pod", "DisruptionRefused", "needs 2 (maxUnavailable 1")
 
 	annotate(c, "service.cilium.io/global", `"false"`)
 	wantEvent(t, c, w.Namespace, "Service", "ServiceNotGlobal", "service.cilium.io/global")

@@ -1,7 +1,6 @@
 package scenario
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,20 +16,41 @@ import (
 	"k8s.io/kubectl/pkg/drain"
 )
 
-// DrainAll maintains every cluster at the same time: in each, one node after
-// the other is cordoned, drained with kubectl's own code, and uncordoned.
+// Maintenance is work on all clusters at the same time: in each, one node
+// after the other is cordoned, drained with kubectl's own code, and uncordoned.
+type Maintenance struct {
+	// Timeout of the drain of one node.
+	Timeout time.Duration
+	// Tally takes in the answers to the evictions.
+	Tally *Tally
+	// Progress, if not nil, is told which node of a cluster is worked on, and
+	// "" once all of them are done. Several clusters call it at once.
+	Progress func(cluster, node string)
+}
+
+// evictRetry is kubectl drain's own pause after a refusal. The drain code leaves
+// it to its caller, and without one asks again at once.
+const evictRetry = 5 * time.Second
+
+// DrainAll maintains all nodes of every cluster.
 func (w *Workload) DrainAll(ctx context.Context, timeout time.Duration, tally *Tally) error {
+	return w.Maintain(ctx, Maintenance{Timeout: timeout, Tally: tally})
+}
+
+// Maintain does m and returns when all clusters are done. A cluster whose drain
+// fails is left there, with the node cordoned; the others go on.
+func (w *Workload) Maintain(ctx context.Context, m Maintenance) error {
 	failures := make([]error, len(w.Clusters))
 	var drains sync.WaitGroup
 	for i, c := range w.Clusters {
-		drains.Go(func() { failures[i] = w.drainCluster(ctx, c, timeout, tally) })
+		drains.Go(func() { failures[i] = w.maintainCluster(ctx, c, m) })
 	}
 	drains.Wait()
 	return errors.Join(failures...)
 }
 
-func (w *Workload) drainCluster(ctx context.Context, c *Cluster, timeout time.Duration, tally *Tally) error {
-	client, err := tallied(c, tally)
+func (w *Workload) maintainCluster(ctx context.Context, c *Cluster, m Maintenance) error {
+	client, err := tallied(c, m.Tally)
 	if err != nil {
 		return err
 	}
@@ -38,23 +58,28 @@ func (w *Workload) drainCluster(ctx context.Context, c *Cluster, timeout time.Du
 	if err != nil {
 		return fmt.Errorf("list nodes of %s: %w", c.Name, err)
 	}
+	progress := m.Progress
+	if progress == nil {
+		progress = func(string, string) {}
+	}
 	for i := range nodes.Items {
 		node := &nodes.Items[i]
-		var out bytes.Buffer
+		progress(c.Name, node.Name)
 		helper := &drain.Helper{
 			Ctx: ctx, Client: client, IgnoreAllDaemonSets: true, DeleteEmptyDirData: true, GracePeriodSeconds: -1,
-			Timeout: timeout, PodSelector: w.Selector(), Out: io.Discard, ErrOut: &out,
+			EvictErrorRetryDelay: evictRetry, Timeout: m.Timeout, PodSelector: w.Selector(), Out: io.Discard, ErrOut: io.Discard,
 		}
 		if err := drain.RunCordonOrUncordon(helper, node, true); err != nil {
 			return fmt.Errorf("cordon %s/%s: %w", c.Name, node.Name, err)
 		}
 		if err := drain.RunNodeDrain(helper, node.Name); err != nil {
-			return fmt.Errorf("drain %s/%s: %w: %s", c.Name, node.Name, err, out.String())
+			return fmt.Errorf("drain %s/%s: %w (last answer: %s)", c.Name, node.Name, err, m.Tally.newest(c.Name))
 		}
 		if err := drain.RunCordonOrUncordon(helper, node, false); err != nil {
 			return fmt.Errorf("uncordon %s/%s: %w", c.Name, node.Name, err)
 		}
 	}
+	progress(c.Name, "")
 	return nil
 }
 

@@ -20,7 +20,11 @@ type Tally struct {
 	refused  int
 	failures []error
 	last     map[string][]string
+	refusal  Refusal
 }
+
+// Refusal is one eviction that was answered with 429.
+type Refusal struct{ Cluster, Sentence string }
 
 // NewTally returns an empty tally.
 func NewTally() *Tally { return &Tally{last: map[string][]string{}} }
@@ -37,7 +41,8 @@ func (t *Tally) Record(cluster string, took time.Duration, err error) {
 		sentence = "allowed"
 	case apierrors.IsTooManyRequests(err):
 		t.refused++
-		sentence = "refused: " + Sentence(err)
+		t.refusal = Refusal{Cluster: cluster, Sentence: Sentence(err)}
+		sentence = "refused: " + t.refusal.Sentence
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
 		return
 	default:
@@ -76,6 +81,21 @@ func (t *Tally) Last(cluster string) []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Clone(t.last[cluster])
+}
+
+// newest is the last answer in a cluster.
+func (t *Tally) newest(cluster string) string {
+	if last := t.Last(cluster); len(last) > 0 {
+		return last[len(last)-1]
+	}
+	return "none"
+}
+
+// LastRefusal is the newest refusal of all clusters, empty if there was none.
+func (t *Tally) LastRefusal() Refusal {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.refusal
 }
 
 // MedianGrant is the median time from request to permission, by the caller's clock.

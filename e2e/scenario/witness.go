@@ -125,6 +125,13 @@ func (w *Witness) Now() map[string]int {
 	return available
 }
 
+// SoFar replays what the witness has seen until now.
+func (w *Witness) SoFar() Testimony {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return replay(w.events, w.workload.Expected())
+}
+
 // Await calls reached once so many pods are missing at one moment, unless ctx ends first.
 func (w *Witness) Await(ctx context.Context, missing int, reached func()) {
 	tick := time.NewTicker(100 * time.Millisecond)

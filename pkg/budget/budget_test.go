@@ -63,24 +63,24 @@ func TestDecideSaysWhy(t *testing.T) {
 		rows  []string
 		want  string
 	}{
-		{max1, []string{"c1 3 +++", "c2 3 +++"}, "allow SufficientPods: evicting db-0 leaves 5 pods of 6 of budget prod/db available and maxUnavailable 1 needs 5 (c1 3/3; c2 3/3)"},
-		{max1, []string{"c1 3 +++", "c2 3 ++-"}, "deny InsufficientPods: evicting db-0 would leave 4 pods of 6 of budget prod/db available and maxUnavailable 1 needs 5 (c1 3/3; c2 2/3)"},
-		{max1, []string{"c1 3 +++", "c2 3 ++g"}, "deny InsufficientPods: evicting db-0 would leave 4 pods of 6 of budget prod/db available and maxUnavailable 1 needs 5 (c1 3/3; c2 2/3, 1 in flight)"},
-		{max1, []string{"c1 3 +++", "c2 3 ++h"}, "deny InsufficientPods: evicting db-0 would leave 4 pods of 6 of budget prod/db available and maxUnavailable 1 needs 5 (c1 3/3; c2 3/3, 1 asked for)"},
-		{max1, []string{"c1 3 +++", "c2 3 ++l"}, "wait InsufficientPods: evicting db-0 would leave 5 pods of 6 of budget prod/db available and maxUnavailable 1 needs 5 (c1 3/3; c2 3/3, 1 asked for)"},
+		{max1, []string{"c1 3 +++", "c2 3 +++"}, "allow SufficientPods: evicting db-0 leaves 5 of 6 pods available, budget prod/db needs 5 (maxUnavailable 1; c1 3/3; c2 3/3)"},
+		{max1, []string{"c1 3 +++", "c2 3 ++-"}, "deny InsufficientPods: evicting db-0 would leave 4 of 6 pods available, budget prod/db needs 5 (maxUnavailable 1; c1 3/3; c2 2/3)"},
+		{max1, []string{"c1 3 +++", "c2 3 ++g"}, "deny InsufficientPods: evicting db-0 would leave 4 of 6 pods available, budget prod/db needs 5 (maxUnavailable 1; c1 3/3; c2 2/3, 1 in flight)"},
+		{max1, []string{"c1 3 +++", "c2 3 ++h"}, "deny InsufficientPods: evicting db-0 would leave 4 of 6 pods available, budget prod/db needs 5 (maxUnavailable 1; c1 3/3; c2 3/3, 1 being decided)"},
+		{max1, []string{"c1 3 +++", "c2 3 ++l"}, "wait InsufficientPods: evicting db-0 would leave 5 of 6 pods available, budget prod/db needs 5 (maxUnavailable 1; c1 3/3; c2 3/3, 1 being decided)"},
 		{max1, []string{"c1 3 +++", "c2 !connection refused"}, "deny ClusterNotRead: budget prod/db with maxUnavailable 1 cannot be decided without cluster c2 (connection refused)"},
-		{min2, []string{"c1 3 +++", "c2 !connection refused"}, "allow SufficientPods: evicting db-0 leaves 2 pods of 3 of budget prod/db available and minAvailable 2 needs 2 (c1 3/3; c2 not read: connection refused)"},
-		{min5, []string{"c1 3 +++", "c2 !connection refused"}, "deny ClusterNotRead: evicting db-0 would leave 2 pods of budget prod/db provably available and minAvailable 5 needs 5, while cluster c2 (connection refused) counts as 0"},
+		{min2, []string{"c1 3 +++", "c2 !connection refused"}, "allow SufficientPods: evicting db-0 leaves 2 of 3 pods available, budget prod/db needs 2 (minAvailable 2; c1 3/3; c2 not read: connection refused)"},
+		{min5, []string{"c1 3 +++", "c2 !connection refused"}, "deny ClusterNotRead: evicting db-0 would leave 2 pods provably available, budget prod/db needs 5 (minAvailable 5), and cluster c2 (connection refused) counts as 0"},
 		{min50, []string{"c1 3 +++", "c2 !gone"}, "deny ClusterNotRead: budget prod/db with minAvailable 50% cannot be decided without cluster c2 (gone)"},
-		{max50, []string{"c1 3 +++", "c2 4 +---"}, "allow SufficientPods: evicting db-0 leaves 3 pods of 7 of budget prod/db available and maxUnavailable 50% needs 3 (c1 3/3; c2 1/4)"},
-		{min50, []string{"c1 3 +++", "c2 4 +---"}, "deny InsufficientPods: evicting db-0 would leave 3 pods of 7 of budget prod/db available and minAvailable 50% needs 4 (c1 3/3; c2 1/4)"},
+		{max50, []string{"c1 3 +++", "c2 4 +---"}, "allow SufficientPods: evicting db-0 leaves 3 of 7 pods available, budget prod/db needs 3 (maxUnavailable 50%; c1 3/3; c2 1/4)"},
+		{min50, []string{"c1 3 +++", "c2 4 +---"}, "deny InsufficientPods: evicting db-0 would leave 3 of 7 pods available, budget prod/db needs 4 (minAvailable 50%; c1 3/3; c2 1/4)"},
 		// A surge pod does not make up for a pod that another cluster lacks, but pays for one of its own.
-		{max1, []string{"c1 3 ++++", "c2 3 ++-"}, "allow SufficientPods: evicting db-0 leaves 5 pods of 6 of budget prod/db available and maxUnavailable 1 needs 5 (c1 4/3; c2 2/3)"},
-		{max1, []string{"c1 3 +g++++", "c2 3 +--"}, "deny InsufficientPods: evicting db-0 would leave 4 pods of 6 of budget prod/db available and maxUnavailable 1 needs 5 (c1 5/3, 1 in flight; c2 1/3)"},
+		{max1, []string{"c1 3 ++++", "c2 3 ++-"}, "allow SufficientPods: evicting db-0 leaves 5 of 6 pods available, budget prod/db needs 5 (maxUnavailable 1; c1 4/3; c2 2/3)"},
+		{max1, []string{"c1 3 +g++++", "c2 3 +--"}, "deny InsufficientPods: evicting db-0 would leave 4 of 6 pods available, budget prod/db needs 5 (maxUnavailable 1; c1 5/3, 1 in flight; c2 1/3)"},
 		// In a large mesh the clusters in which nothing is missing are only counted.
-		{max1, []string{"c1 1 +", "c2 1 +", "c3 1 +", "c4 1 -", "c5 1 +", "c6 1 +", "c7 1 +", "c8 1 +", "c9 1 +"}, "deny InsufficientPods: evicting db-0 would leave 7 pods of 9 of budget prod/db available and maxUnavailable 1 needs 8 (c4 0/1; complete in 8 more)"},
+		{max1, []string{"c1 1 +", "c2 1 +", "c3 1 +", "c4 1 -", "c5 1 +", "c6 1 +", "c7 1 +", "c8 1 +", "c9 1 +"}, "deny InsufficientPods: evicting db-0 would leave 7 of 9 pods available, budget prod/db needs 8 (maxUnavailable 1; c4 0/1; complete in 8 more)"},
 		// Scaled to zero: nothing is expected, nothing is held.
-		{max1, []string{"c1 0 +"}, "allow SufficientPods: evicting db-0 leaves 0 pods of 0 of budget prod/db available and maxUnavailable 1 needs 0 (c1 1/0)"},
+		{max1, []string{"c1 0 +"}, "allow SufficientPods: evicting db-0 leaves 0 of 0 pods available, budget prod/db needs 0 (maxUnavailable 1; c1 1/0)"},
 	} {
 		d := Decide(question(tt.bound, tt.rows...))
 		if got := fmt.Sprintf("%s %s: %s", d.Verdict, d.Reason, d.Sentence); got != tt.want {

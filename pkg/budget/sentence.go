@@ -15,13 +15,13 @@ func describe(q Question, d Decision, bounds []Bound) string {
 	}
 	switch d.Reason {
 	case Unbounded:
-		return fmt.Sprintf("budget %s cannot be decided because no cluster that was read states its bound%s", q.Budget, details(q))
+		return fmt.Sprintf("budget %s cannot be decided because no cluster that was read states its bound", q.Budget)
 	case ClusterUnread:
 		if !bounds[0].Absolute() || d.Left >= d.Desired {
 			return fmt.Sprintf("budget %s with %s cannot be decided without cluster %s", q.Budget, relativeBound(bounds), unread(q))
 		}
-		return fmt.Sprintf("evicting %s would leave %s of budget %s provably available and %s needs %d, while cluster %s counts as 0",
-			pod, pods(d.Left), q.Budget, bounds[0], d.Desired, unread(q))
+		return fmt.Sprintf("evicting %s would leave %s provably available, budget %s needs %d (%s), and cluster %s counts as 0",
+			pod, pods(d.Left), q.Budget, d.Desired, bounds[0], unread(q))
 	case ViewsDiffer:
 		return fmt.Sprintf("budget %s with %s cannot be decided while its clusters disagree on who takes part: %s", q.Budget, relativeBound(bounds), views(q))
 	}
@@ -29,8 +29,9 @@ func describe(q Question, d Decision, bounds []Bound) string {
 	if d.Verdict == Allow {
 		verb = "leaves"
 	}
-	return fmt.Sprintf("evicting %s %s %s of %d of budget %s available and %s needs %d%s",
-		pod, verb, pods(d.Left), d.Expected, q.Budget, bounds[0], d.Desired, details(q))
+	// The numbers first: terminals cut what comes late.
+	return fmt.Sprintf("evicting %s %s %d of %d pods available, budget %s needs %d (%s%s)",
+		pod, verb, d.Left, d.Expected, q.Budget, d.Desired, bounds[0], details(q))
 }
 
 func relativeBound(bounds []Bound) Bound {
@@ -99,9 +100,6 @@ const manyClusters = 8
 
 // details lists available/expected and what is in flight or waiting, cluster by cluster.
 func details(q Question) string {
-	if len(q.Clusters) == 0 {
-		return ""
-	}
 	rows := make([]string, 0, min(len(q.Clusters), 2*manyClusters))
 	complete := 0
 	for _, c := range q.Clusters {
@@ -115,7 +113,10 @@ func details(q Question) string {
 	if complete > 0 {
 		rows = append(rows, fmt.Sprintf("complete in %d more", complete))
 	}
-	return " (" + strings.Join(rows, "; ") + ")"
+	if len(rows) == 0 {
+		return ""
+	}
+	return "; " + strings.Join(rows, "; ")
 }
 
 // detail is one cluster's row, and whether nothing is missing there.
@@ -141,7 +142,7 @@ func detail(c Cluster) (row string, whole bool) {
 		row += fmt.Sprintf(", %d in flight", granted)
 	}
 	if waiting > 0 {
-		row += fmt.Sprintf(", %d asked for", waiting)
+		row += fmt.Sprintf(", %d being decided", waiting)
 	}
 	return row, whole
 }

@@ -108,7 +108,7 @@ const ready = "appended; registry i1; written i1; "
 // at the end, how it came out.
 func TestAttemptOrder(t *testing.T) {
 	for _, tt := range []struct{ story, want string }{
-		{"appended; registry i1,i2; written i1,i2; 0s c1 +++ | c2 +++; granted ok", "ReadRegistry WriteInstances ReadClusters GrantClaim Answer: allowed, evicting db-0 leaves 5 pods"},
+		{"appended; registry i1,i2; written i1,i2; 0s c1 +++ | c2 +++; granted ok", "ReadRegistry WriteInstances ReadClusters GrantClaim Answer: allowed, evicting db-0 leaves 5 of"},
 		{"repeated", "Answer: allowed repeated, the disruption of db-0 has been allowed before"},
 		{"undecided", "Answer: undecidable, another request to disrupt db-0 is being decided"},
 		{"append-lost; withdrawn", "WithdrawClaim Answer: undecidable, the claim on db-0 could not be made durable: lost"},
@@ -126,7 +126,7 @@ func TestAttemptOrder(t *testing.T) {
 		{"appended; registry i1,i2; written i1; registry i1,i3; written ; registry i1,i3; withdrawn", "ReadRegistry WriteInstances ReadRegistry WriteInstances ReadRegistry WithdrawClaim Answer: undecidable, the claim could not be written to instance i3"},
 		// The grant: anything but an acknowledgement is a no (R6).
 		{ready + "0s c1 +++ | c2 +++; granted unknown", "ReadRegistry WriteInstances ReadClusters GrantClaim Answer: undecidable, the grant for db-0 could not be made durable"},
-		{ready + "0s c1 +++ | c2 ++-; withdrawn", "ReadRegistry WriteInstances ReadClusters WithdrawClaim Answer: denied, evicting db-0 would leave 4 pods"},
+		{ready + "0s c1 +++ | c2 ++-; withdrawn", "ReadRegistry WriteInstances ReadClusters WithdrawClaim Answer: denied, evicting db-0 would leave 4 of"},
 		// Waiting, until the deadline.
 		{ready + "0s c1 +++ | c2 +++ b=P9@c2-0; changed; 1s c1 +++ | c2 +++; granted ok", "ReadRegistry WriteInstances ReadClusters AwaitChange ReadClusters GrantClaim Answer: allowed, evicting"},
 		{ready + "29s c1 +++ | c2 +++ b=P9@c2-0; changed; 30s c1 +++ | c2 +++ b=P9@c2-0; withdrawn", "ReadRegistry WriteInstances ReadClusters AwaitChange ReadClusters WithdrawClaim Answer: denied, evicting"},

@@ -68,7 +68,7 @@ func TestAllowingTakesTheStepsInOrderWithOneReadPerCluster(t *testing.T) {
 	expect(t, "ledger", s.stands(), []string{"me1 Granted"})
 	want := claim.Claim{ID: "me1", UID: "c1-0", Namespace: "n", Pod: "db-0", Budgets: []string{"n/b"}, Cluster: "c1", State: claim.Granted, Ticket: 1, Reason: "Eviction"}
 	expect(t, "record", s.stores["i2"]["me1"], want)
-	expect(t, "sentence", o.Sentence, "evicting db-0 leaves 3 pods of 4 of budget n/b available and maxUnavailable 1 needs 3 (c1 2/2; c2 2/2)")
+	expect(t, "sentence", o.Sentence, "evicting db-0 leaves 3 of 4 pods available, budget n/b needs 3 (maxUnavailable 1; c1 2/2; c2 2/2)")
 }
 
 // A peer's publisher that hands over is not read for a moment: only what lasts
