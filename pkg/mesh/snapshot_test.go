@@ -361,12 +361,18 @@ func TestExports(t *testing.T) {
 		}, false},
 		{"service record without backends", func(v values) { v.service() }, true},
 	} {
-		v := values{}
+		v := values{slicesSynced: "true"}
+		v.config(cmtypes.CiliumClusterConfigCapabilities{SyncedCanaries: true, EndpointSlicesExportMode: cmtypes.EndpointSlicesExportModeServicesAndEndpointSlices})
 		tt.change(v)
 		s.fill(v)
 		if got, err := here.Exports(t.Context(), "c2", "shop", "db"); got != tt.want || err != nil {
 			t.Errorf("%s: got %v, %v", tt.name, got, err)
 		}
+	}
+	// A store that was just emptied says nothing of what its cluster exports.
+	s.fill(values{})
+	if _, err := here.Exports(t.Context(), "c2", "shop", "db"); err == nil || !strings.Contains(err.Error(), "no cluster-config") {
+		t.Errorf("emptied store: %v", err)
 	}
 	if _, err := here.Exports(t.Context(), "c3", "shop", "db"); err == nil || err.Error() != "it is not in this cluster's ClusterMesh configuration" {
 		t.Errorf("unknown cluster: %v", err)

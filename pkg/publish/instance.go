@@ -85,12 +85,13 @@ func (p *Publisher) list(ctx context.Context, name string, state *instanceState)
 	if err != nil {
 		return nil, 0, fmt.Errorf("list pods: %w", err)
 	}
+	since := p.lastRemoval()
 	parts, err := p.config.Workload.Parts(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
 	for _, part := range parts {
-		p.adopt(part)
+		p.adopt(part, since)
 	}
 	durable, err := p.config.Ledger.All(ctx)
 	if err != nil {

@@ -109,8 +109,10 @@ type Publisher struct {
 	parts map[string]Part
 	// values to be shown, by key.
 	values map[string]string
-	// removed budgets, by UID: a list that began earlier must not bring them back.
-	removed map[string]bool
+	// removals counts calls of Remove; removed holds the last one of each budget,
+	// shown or not: a list that began earlier must not bring it back.
+	removals uint64
+	removed  map[string]uint64
 	// verified pods were seen alive by a quorum read of this publisher.
 	verified map[string]bool
 	// ended pods were seen terminating or gone by a quorum read, and when.
@@ -143,7 +145,7 @@ func New(config Config) (*Publisher, error) {
 func (p *Publisher) reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.parts, p.values, p.removed = map[string]Part{}, map[string]string{}, map[string]bool{}
+	p.parts, p.values, p.removed = map[string]Part{}, map[string]string{}, map[string]uint64{}
 	p.verified, p.ended = map[string]bool{}, map[string]time.Time{}
 	p.instances = map[string]*instanceState{}
 }
@@ -220,26 +222,34 @@ func (p *Publisher) Set(ctx context.Context, part Part) error {
 func (p *Publisher) Remove(namespace, name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.removals++
+	p.removed[namespace+"/"+name] = p.removals
 	part, ok := p.parts[namespace+"/"+name]
 	if !ok {
 		return
 	}
 	delete(p.parts, namespace+"/"+name)
-	p.removed[part.Budget.UID] = true
 	p.show(p.keys(part), nil)
 }
 
-// adopt takes a part from a quorum list of budgets, unless the reconciler has
-// set it at this generation or removed it since: its pods are newer.
-func (p *Publisher) adopt(part Part) {
+// adopt takes a part from a quorum list of budgets that began when removals
+// stood at since, unless the reconciler has set it at this generation or
+// removed it since: its pods are newer.
+func (p *Publisher) adopt(part Part, since uint64) {
 	p.mu.Lock()
 	standing, stands := p.parts[part.Namespace+"/"+part.Name]
-	removed := p.removed[part.Budget.UID]
+	removed := p.removed[part.Namespace+"/"+part.Name] > since
 	p.mu.Unlock()
 	if removed || stands && standing.Budget.UID == part.Budget.UID && standing.Generation >= part.Generation {
 		return
 	}
 	p.set(part)
+}
+
+func (p *Publisher) lastRemoval() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.removals
 }
 
 func (p *Publisher) set(part Part) {

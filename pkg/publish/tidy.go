@@ -220,7 +220,10 @@ func (t *tidier) deregister(ctx context.Context) {
 // unreadable reports whether nobody believes an instance any more: its marker
 // was taken off, or the instance is gone.
 func (t *tidier) unreadable(ctx context.Context, name string) bool {
-	if retired, err := t.config.Store.Retire(ctx, name); err == nil && retired {
+	// One that is gone does not answer; the rest must still have its time.
+	retireCtx, cancel := context.WithTimeout(ctx, ioTimeout/5)
+	defer cancel()
+	if retired, err := t.config.Store.Retire(retireCtx, name); err == nil && retired {
 		return true
 	}
 	gone, err := t.config.Workload.InstanceGone(ctx, name, time.Since(t.missing[name]))

@@ -153,6 +153,7 @@ func TestOwners(t *testing.T) {
 		"until another appears":           {objects: []client.Object{&appsv1.StatefulSet{ObjectMeta: named("db", "db"), Spec: appsv1.StatefulSetSpec{Replicas: count(3)}}}, pods: []corev1.Pod{podOf("db-0", "apps/v1", "StatefulSet", "db")}, known: "Deployment/web=5", want: "StatefulSet/db=3"},
 		"not for one that was there":      {objects: []client.Object{&appsv1.StatefulSet{ObjectMeta: named("db", "db"), Spec: appsv1.StatefulSetSpec{Replicas: count(3)}}}, pods: []corev1.Pod{podOf("db-0", "apps/v1", "StatefulSet", "db")}, known: "Deployment/web=5 StatefulSet/db=3", want: "Deployment/web=5! StatefulSet/db=3"},
 		"or until it is back":             {objects: []client.Object{deployment("web", count(6))}, known: "Deployment/web=5!", want: "Deployment/web=6"},
+		"back for others as well":         {objects: []client.Object{deployment("a", count(3))}, known: "Deployment/a=2! Deployment/b=5!", want: "Deployment/a=3"},
 		"a successor of the same name":    {objects: []client.Object{&appsv1.StatefulSet{ObjectMeta: named("db", "db2"), Spec: appsv1.StatefulSetSpec{Replicas: count(3)}}}, pods: []corev1.Pod{podOf("db-0", "apps/v1", "StatefulSet", "db")}, want: ""},
 		"a pod whose owner was never met": {pods: []corev1.Pod{podOf("a", "apps/v1", "ReplicaSet", "gone")}, want: ""},
 	} {
@@ -265,10 +266,10 @@ func labelled(name, app string) *corev1.Pod {
 }
 
 func TestBudgetsOf(t *testing.T) {
-	elsewhere := budgetOf("elsewhere", "db")
-	elsewhere.Namespace = "m"
+	elsewhere, servedElsewhere := budgetOf("elsewhere", "db"), service("db", "db")
+	elsewhere.Namespace, servedElsewhere.Namespace = "m", "m"
 	w := newWorkload(t, service("db", "db"), service("all"), service("web", "web"),
-		budgetOf("z", "db"), budgetOf("a", "db"), budgetOf("web", "web"), budgetOf("all", "all"), budgetOf("lost", "lost"), elsewhere)
+		budgetOf("z", "db"), budgetOf("a", "db"), budgetOf("web", "web"), budgetOf("all", "all"), budgetOf("lost", "lost"), elsewhere, servedElsewhere)
 	for app, want := range map[string][]string{"db": {"a", "z"}, "web": {"web"}, "other": nil} {
 		covering, err := w.BudgetsOf(t.Context(), labelled("p", app))
 		if err != nil {
@@ -375,7 +376,7 @@ func TestAvailability(t *testing.T) {
 		want wire.Unavailability
 	}{
 		"ready":       {corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodRunning, Conditions: ready}}, wire.Available},
-		"not ready":   {corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse}}}}, wire.NotReady},
+		"not ready":   {corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.ContainersReady, Status: corev1.ConditionTrue}, {Type: corev1.PodReady, Status: corev1.ConditionFalse}}}}, wire.NotReady},
 		"unknown":     {corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionUnknown}}}}, wire.NotReady},
 		"pending":     {corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodPending}}, wire.NotReady},
 		"terminating": {corev1.Pod{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &now}, Status: corev1.PodStatus{Phase: corev1.PodRunning, Conditions: ready}}, wire.Terminating},
