@@ -67,6 +67,8 @@ func (w *Workload) Owners(ctx context.Context, namespace string, pods []corev1.P
 			return nil, err
 		case found:
 			live[key] = count
+			// It is back, though its pods are yet to come.
+			appeared = appeared || o.Vanished
 		default:
 			vanished[key] = o.ExpectedPods
 		}
