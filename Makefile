@@ -5,8 +5,8 @@ MAKEFLAGS   += --no-print-directory
 
 BIN := bin
 DEV := go tool -modfile=.tools/dev/go.mod
-# Everything but the packages that start clusters.
-FAST := $$(go list ./... | grep -v /e2e)
+# Everything but the packages that start servers or clusters.
+FAST := $$(go list ./... | grep -vE '/e2e|/pkg/(mesh|ledger)$$')
 
 .DEFAULT_GOAL := help
 
@@ -27,8 +27,8 @@ test: ## Run all tests with the race detector, those on real clusters included
 	go test -race -timeout 60m -p 1 ./...
 
 .PHONY: test-fast
-test-fast: ## Run the tests that start no cluster, in under a minute
-	go test -race $(FAST)
+test-fast: ## Run the tests that start no server, in under a minute
+	go test -race -short $(FAST)
 
 .PHONY: e2e
 e2e: ## Run only the tests on real clusters
