@@ -20,7 +20,9 @@ build: ## Build the binaries into bin/
 
 .PHONY: demo
 demo: ## Drain three real clusters at once: first under native budgets, then under meshpdb
-	go run ./e2e/demo
+	@echo "compiling the demo, which takes some minutes the first time and seconds after that"
+	@mkdir -p $(BIN) && go build -o $(BIN)/demo ./e2e/demo
+	@$(BIN)/demo
 
 .PHONY: test
 test: ## Run all tests with the race detector, those on real clusters included
