@@ -47,8 +47,10 @@ func toolModules() map[string][]tool {
 	}
 }
 
-// buildFlags make the programs the same in every checkout.
-func buildFlags() []string { return []string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w"} }
+// buildFlags are the go command's own except for the size of the programs:
+// -trimpath or another CGO_ENABLED would compile every package once more that
+// the tests and the demo have compiled already.
+func buildFlags() []string { return []string{"-buildvcs=false", "-ldflags=-s -w"} }
 
 // Binaries are the programs that a mesh runs.
 type Binaries struct {
@@ -252,7 +254,7 @@ func goBuild(ctx context.Context, dir string, args []string) error {
 func goOutput(ctx context.Context, dir string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	cmd.Env = append(os.Environ(), "GOWORK=off")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
