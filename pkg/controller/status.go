@@ -3,6 +3,7 @@ package controller
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -78,9 +79,9 @@ func (r *Budgets) conditions(b *v1alpha1.MeshPodDisruptionBudget, status *v1alph
 	case errors.As(problem, &p):
 		no(p.Reason, p.Message)
 	case len(problems) > 0:
-		for instance, err := range problems {
-			no(v1alpha1.ReasonKVStoreUnavailable, fmt.Sprintf("instance %s of the own ClusterMesh kvstore is not in service: %v", instance, err))
-		}
+		// Always the same one: each change of the message is a write.
+		instance := slices.Min(slices.Collect(maps.Keys(problems)))
+		no(v1alpha1.ReasonKVStoreUnavailable, fmt.Sprintf("instance %s of the own ClusterMesh kvstore is not in service: %v", instance, problems[instance]))
 	}
 	meta.SetStatusCondition(&status.Conditions, enforced)
 	shared := metav1.Condition{

@@ -131,6 +131,18 @@ func (f *clientFile) dial(endpoints []string, serverName string) (*clientv3.Clie
 	if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
 		return nil, fmt.Errorf("load client certificate %s: %w", cert, err)
 	}
+	options := []grpc.DialOption{
+		grpc.WithContextDialer(f.dialer()),
+		// gRPC's default of two minutes would outlast most outages.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: 3 * time.Second,
+		}),
+	}
+	if serverName != "" {
+		// The name in tls.Config does not suffice: the etcd client names each endpoint's host to gRPC, which prefers that.
+		options = append(options, grpc.WithAuthority(serverName))
+	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: endpoints,
 		// Never Sync: Cilium's etcds advertise localhost.
@@ -142,7 +154,6 @@ func (f *clientFile) dial(endpoints []string, serverName string) (*clientv3.Clie
 		TLS: &tls.Config{
 			MinVersion: tls.VersionTLS12,
 			RootCAs:    pool,
-			ServerName: serverName,
 			// Read at each handshake: certificates are rotated in place.
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 				pair, err := tls.LoadX509KeyPair(cert, key)
@@ -152,14 +163,7 @@ func (f *clientFile) dial(endpoints []string, serverName string) (*clientv3.Clie
 				return &pair, nil
 			},
 		},
-		DialOptions: []grpc.DialOption{
-			grpc.WithContextDialer(f.dialer()),
-			// gRPC's default of two minutes would outlast most outages.
-			grpc.WithConnectParams(grpc.ConnectParams{
-				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: time.Second},
-				MinConnectTimeout: 3 * time.Second,
-			}),
-		},
+		DialOptions: options,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make etcd client of %s: %w", f.path, err)
