@@ -213,12 +213,19 @@ func TestCertificateRotation(t *testing.T) {
 	t.Parallel()
 	s := startStore(t, "c2")
 	s.fill(complete())
-	certs := writeIdentity(t, certificate{name: "remote", notAfter: time.Now().Add(-time.Hour)})
+	expired := writeIdentity(t, certificate{name: "remote", notAfter: time.Now().Add(-time.Hour)})
+	foreign := writeIdentity(t, certificate{name: "remote", by: newCA()})
 	here := newSite(t, nil)
-	here.peer("c2", etcdFile(t, s.address, certs, nil))
+	here.peer("c2", etcdFile(t, s.address, expired, nil))
 	here.run()
 	here.await("invalid: client certificate …/tls.crt expired at …", here.cached, "c2")
-	rewriteIdentity(t, certs, remote())
+	rewriteIdentity(t, expired, remote())
+	here.await(theClaim+theDB+theWeb, here.fresh, "c2")
+
+	// A certificate of the client is read at each handshake, an authority is not.
+	here.peer("c2", etcdFile(t, s.address, foreign, nil))
+	here.await("invalid: its kvstore …", here.cached, "c2")
+	rewriteIdentity(t, foreign, remote())
 	here.await(theClaim+theDB+theWeb, here.fresh, "c2")
 }
 

@@ -259,9 +259,9 @@ type forwarder struct {
 	conns  map[net.Conn]bool
 }
 
-func startForwarder(t *testing.T, target string) *forwarder {
+func startForwarder(t *testing.T, host, target string) *forwarder {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
