@@ -140,13 +140,14 @@ func TestViewOfAnotherStore(t *testing.T) {
 		name string
 		// other starts the etcd that takes the place of s.
 		other func(t *testing.T, s *store) *store
-		// life is its incarnation; later says that its history is longer than s's when it takes over.
-		life  string
-		later bool
+		// before and after say how much longer the history of s is than the
+		// other's, when that is filled and when it takes over.
+		before, after int64
 	}{
-		{"another replica", func(t *testing.T, s *store) *store { return startStore(t, "c2") }, "life-2", true},
-		{"emptied, with a shorter history", startTwin, "life-2", false},
-		{"emptied, with a longer history", startTwin, "life-2", true},
+		{"another replica", func(t *testing.T, _ *store) *store { return startStore(t, "c2") }, -100, -100},
+		{"emptied, with a shorter history", startTwin, 100, 50},
+		{"emptied, with a longer history", startTwin, -100, -100},
+		{"emptied, with a history that became longer after all was written", startTwin, 100, -100},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -154,21 +155,24 @@ func TestViewOfAnotherStore(t *testing.T) {
 			s.fill(complete())
 			other := tt.other(t, s)
 			v := complete()
-			v.record(incarnationKey, &wire.Incarnation{ID: tt.life})
-			v.record(markerKey, &wire.Marker{Incarnation: tt.life})
+			v.record(incarnationKey, &wire.Incarnation{ID: "life-2"})
+			v.record(markerKey, &wire.Marker{Incarnation: "life-2"})
 			delete(v, claimsKey+"c-1")
 			delete(v, dbPods+"p-3")
-			if tt.later {
-				lengthen(t, other, s.revision())
+			if tt.before > 0 {
+				lengthen(t, s, other.revision()+tt.before)
 			} else {
-				lengthen(t, s, other.revision()+100)
+				lengthen(t, other, s.revision()-tt.before)
+			}
+			other.fill(v)
+			if tt.after < 0 {
+				lengthen(t, other, s.revision()-tt.after)
 			}
 			service := startForwarder(t, "127.0.0.1", s.address)
 			here := newSite(t, nil)
 			here.peer("c2", etcdFile(t, service.address, writeIdentity(t, remote()), nil))
 			here.run()
 			here.await(theClaim+theDB+theWeb, here.cached, "c2")
-			other.fill(v)
 			service.lead(other.address)
 			here.await("shop/db: db min 2 of 3 [c1 c2] [p-1+ p-2+]; "+theWeb, here.cached, "c2")
 		})

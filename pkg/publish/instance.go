@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -81,6 +82,7 @@ func (p *Publisher) list(ctx context.Context, name string, state *instanceState)
 	if err != nil {
 		return nil, 0, err
 	}
+	before := p.verifiedPods()
 	live, err := p.config.Workload.LivePods(ctx)
 	if err != nil {
 		return nil, 0, fmt.Errorf("list pods: %w", err)
@@ -97,7 +99,7 @@ func (p *Publisher) list(ctx context.Context, name string, state *instanceState)
 	if err != nil {
 		return nil, 0, err
 	}
-	p.verify(live)
+	p.verify(before, live)
 	values, generation := p.all(state)
 	var changes []mesh.Change
 	remove, write := claim.Compare(storedClaims, durable)
@@ -131,12 +133,18 @@ func (p *Publisher) claimKey(c claim.Claim) string {
 	return wire.Key{Kind: wire.KindClaim, Cluster: p.config.Cluster, Namespace: c.Namespace, ID: c.ID}.String()
 }
 
-// verify takes a quorum list in: live pods may be shown as available, and
-// what an earlier list saw counts no more.
-func (p *Publisher) verify(live map[string]bool) {
+func (p *Publisher) verifiedPods() map[string]bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	clear(p.verified)
+	return maps.Clone(p.verified)
+}
+
+// verify takes a quorum list in: live pods may be shown as available, and
+// those that were verified before the list began only if it has them.
+func (p *Publisher) verify(before, live map[string]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.DeleteFunc(p.verified, func(uid string, _ bool) bool { return before[uid] })
 	for uid := range live {
 		if _, ended := p.ended[uid]; !ended {
 			p.verified[uid] = true

@@ -154,6 +154,7 @@ func TestOwners(t *testing.T) {
 		"not for one that was there":      {objects: []client.Object{&appsv1.StatefulSet{ObjectMeta: named("db", "db"), Spec: appsv1.StatefulSetSpec{Replicas: count(3)}}}, pods: []corev1.Pod{podOf("db-0", "apps/v1", "StatefulSet", "db")}, known: "Deployment/web=5 StatefulSet/db=3", want: "Deployment/web=5! StatefulSet/db=3"},
 		"or until it is back":             {objects: []client.Object{deployment("web", count(6))}, known: "Deployment/web=5!", want: "Deployment/web=6"},
 		"back for others as well":         {objects: []client.Object{deployment("a", count(3)), replicaSet("a-1", "a", count(3))}, pods: []corev1.Pod{podOf("p", "apps/v1", "ReplicaSet", "a-1")}, known: "Deployment/a=2! Deployment/b=5!", want: "Deployment/a=3"},
+		"back, its pods yet to come":      {objects: []client.Object{deployment("a", count(3))}, known: "Deployment/a=2! Deployment/b=5!", want: "Deployment/a=3"},
 		"a successor of the same name":    {objects: []client.Object{&appsv1.StatefulSet{ObjectMeta: named("db", "db2"), Spec: appsv1.StatefulSetSpec{Replicas: count(3)}}}, pods: []corev1.Pod{podOf("db-0", "apps/v1", "StatefulSet", "db")}, want: ""},
 		"a pod whose owner was never met": {pods: []corev1.Pod{podOf("a", "apps/v1", "ReplicaSet", "gone")}, want: ""},
 	} {
