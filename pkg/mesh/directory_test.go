@@ -175,9 +175,12 @@ func TestPeersComeAndGo(t *testing.T) {
 	here.peer("c2", file)
 	here.await(theClaim+theDB+theWeb, here.fresh, "c2")
 	here.await("[c2 c3]", func(string) string { return fmt.Sprint(here.Peers()) }, "")
-	if here.times("") == heard {
-		t.Error("nobody was told of the new peer")
-	}
+	await(t, "told", func() string {
+		if here.times("") == heard {
+			return "nobody was told of the new peer"
+		}
+		return "told"
+	})
 	if got := text(here.Cached("c1", shop())); !strings.HasPrefix(got, "invalid: read etcd client file") {
 		t.Errorf("the own cluster was taken for a peer: %s", got)
 	}

@@ -208,7 +208,12 @@ func (m *Member) session(ctx context.Context) error {
 	life := m.incarnation()
 	header := response.Header
 	revision := header.Revision
-	events := m.client.Watch(ctx, wire.ClusterPrefix(m.cluster), clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+	// Watch returns no sooner than the store answers: the probe must not wait for it.
+	var events clientv3.WatchChan
+	watching := make(chan clientv3.WatchChan, 1)
+	go func() {
+		watching <- m.client.Watch(ctx, wire.ClusterPrefix(m.cluster), clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+	}()
 	probe := time.NewTicker(probeInterval)
 	defer probe.Stop()
 	probed := make(chan probeResult, 1)
@@ -217,6 +222,7 @@ func (m *Member) session(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case events = <-watching:
 		case event, ok := <-events:
 			switch {
 			case !ok:

@@ -313,22 +313,59 @@ func TestOwnInstances(t *testing.T) {
 	here.await("c-1=Pending/p-1/1", here.cached, "c1")
 	here.await("valid", func(c string) string { return reachability(here, c) }, "c1")
 
-	heard := here.times("")
 	replaceFile(t, here.own, []byte("broken"))
 	// A good peer file shows when the directory has been read again.
 	here.peer("c2", []byte("broken"))
 	await(t, "[c2]", func() string { return fmt.Sprint(here.Peers()) })
-	if got := here.fresh("c1"); got != "c-1=Pending/p-1/1" || own.Problem() != nil || here.times("") == heard {
+	if got := here.fresh("c1"); got != "c-1=Pending/p-1/1" || own.Problem() != nil {
 		t.Errorf("with a broken file: %s, %v", got, own.Problem())
 	}
 	if err := own.Alive(ctx, last, life("life-"+last)); err != nil {
 		t.Errorf("with a broken file: %v", err)
 	}
 
-	// One instance leaves.
+	// One instance leaves. The other one keeps its lease, and from the one that
+	// left the marker can still be taken.
+	if err := own.PutMarker(ctx, names[0], life("life-"+names[0])); err != nil {
+		t.Fatal(err)
+	}
+	left, stays := one, two
+	if last == one.address {
+		left, stays = two, one
+	}
+	if retired, err := own.Retire(ctx, left.address); retired || err != nil {
+		t.Errorf("an instance that is configured was retired: %v, %v", retired, err)
+	}
 	replaceFile(t, here.own, etcdFile(t, last, one.certs, nil))
 	await(t, "["+last+"]", func() string { return fmt.Sprint(own.Instances()) })
 	here.await("c-1=Pending/p-1/1", here.fresh, "c1")
+	if err := own.Alive(ctx, last, life("life-"+last)); err != nil {
+		t.Errorf("the instance that stays: %v", err)
+	}
+	for n, want := range []bool{true, false} {
+		if retired, err := own.Retire(ctx, left.address); retired != want || err != nil || left.get(ownMarker) != "" {
+			t.Errorf("retire, time %d: %v, %v, marker %q", n+1, retired, err, left.get(ownMarker))
+		}
+	}
+	if left.get(ownPrefix+"incarnation") == "" || stays.get(ownMarker) == "" {
+		t.Error("more than the marker of the one that left was taken")
+	}
+
+	// It comes back, leaves again, and cannot be reached: nothing is acknowledged.
+	both := etcdFile(t, "", one.certs, map[string]any{"endpoints": []string{"https://" + one.address, "https://" + two.address}})
+	replaceFile(t, here.own, both)
+	await(t, fmt.Sprint(names), func() string { return fmt.Sprint(own.Instances()) })
+	replaceFile(t, here.own, etcdFile(t, last, one.certs, nil))
+	await(t, "["+last+"]", func() string { return fmt.Sprint(own.Instances()) })
+	left.kill()
+	short, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if retired, err := own.Retire(short, left.address); retired || err == nil {
+		t.Errorf("retired without an answer: %v, %v", retired, err)
+	}
+	if retired, err := own.Retire(ctx, "127.0.0.1:1"); retired || err != nil {
+		t.Errorf("an unknown instance: %v, %v", retired, err)
+	}
 }
 
 func TestOwnFileProblem(t *testing.T) {

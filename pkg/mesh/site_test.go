@@ -31,6 +31,8 @@ type site struct {
 	mu sync.Mutex
 	// told are the namespaces that Config.Changed heard of.
 	told map[string]int
+	// hear, if set before run, is called at every change, by whoever made it.
+	hear func()
 }
 
 func newSite(t *testing.T, discovered *mesh.Discovery) *site {
@@ -40,8 +42,11 @@ func newSite(t *testing.T, discovered *mesh.Discovery) *site {
 		Cluster: "c1", Peers: s.peers, OwnKVStore: s.own, Discovered: discovered,
 		Changed: func(namespace string) {
 			s.mu.Lock()
-			defer s.mu.Unlock()
 			s.told[namespace]++
+			s.mu.Unlock()
+			if s.hear != nil {
+				s.hear()
+			}
 		},
 	})
 	if err != nil {
@@ -83,8 +88,11 @@ func (s *site) peer(name string, content []byte) {
 }
 
 // fresh and cached return a cluster's state as text.
-func (s *site) fresh(cluster string) string {
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience/10)
+func (s *site) fresh(cluster string) string { return s.within(patience/10, cluster) }
+
+// within is fresh for answers that are large or must not be asked for twice.
+func (s *site) within(timeout time.Duration, cluster string) string {
+	ctx, cancel := context.WithTimeout(s.t.Context(), timeout)
 	defer cancel()
 	return text(s.Snapshot(ctx, cluster, shop()))
 }

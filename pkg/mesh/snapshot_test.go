@@ -305,7 +305,7 @@ func TestSnapshot(t *testing.T) {
 		v := complete()
 		tt.change(v)
 		s.fill(v)
-		if got := here.fresh("c2"); !says(got, tt.want) {
+		if got := here.within(patience, "c2"); !says(got, tt.want) {
 			t.Errorf("%s:\n got %s\nwant %s", tt.name, got, tt.want)
 		}
 	}

@@ -3,6 +3,7 @@ package mesh_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ func TestViewFollows(t *testing.T) {
 	}
 
 	unready := string(must(wire.Marshal(&wire.Pod{UID: "p-2", Name: "db-2", Unavailable: wire.ProcessExited})))
+	ready := string(must(wire.Marshal(&wire.Pod{UID: "p-2", Name: "db-2"})))
 	pending := string(must(wire.Marshal(&wire.Claim{ID: "c-2", UID: "p-2", State: wire.Pending, Ticket: 8})))
 	for _, step := range []struct {
 		name string
@@ -47,12 +49,12 @@ func TestViewFollows(t *testing.T) {
 		{"Cilium's values", func() {
 			s.delete("cilium/state/endpointslices/v1/c2/shop/db-1")
 			s.delete(configKey)
-			s.put(dbPods+"p-2", unready)
-		}, dbWith("p-1+ p-2-")},
+			s.put(dbPods+"p-2", ready)
+		}, dbWith("p-1+ p-2+")},
 		{"a value is damaged", func() { s.put(dbPods+"p-1", "nonsense") }, theClaim + "shop/db: undecided: its kvstore value pods/shop/db/p-1: …; " + theWeb},
-		{"and goes", func() { s.delete(dbPods + "p-1") }, dbWith("p-2-")},
+		{"and goes", func() { s.delete(dbPods + "p-1") }, dbWith("p-2+")},
 		{"a value is damaged again", func() { s.put(dbPods+"p-1", "nonsense") }, theClaim + "shop/db: undecided: …; " + theWeb},
-		{"and mended", func() { s.put(dbPods+"p-1", complete()[dbPods+"p-1"]) }, dbWith("p-1+ p-2-")},
+		{"and mended", func() { s.put(dbPods+"p-1", complete()[dbPods+"p-1"]) }, dbWith("p-1+ p-2+")},
 		{"the history is compacted", func() {
 			if _, err := s.admin.Compact(t.Context(), s.revision()); err != nil {
 				t.Fatal(err)
@@ -69,12 +71,15 @@ func TestViewFollows(t *testing.T) {
 		here.await(step.want, here.cached, "c2")
 		select {
 		case <-changes:
-		default:
+		case <-time.After(patience):
 			t.Errorf("%s: Changes was not closed", step.name)
 		}
-		if here.times("shop")+here.times("") == heard {
-			t.Errorf("%s: nobody was told", step.name)
-		}
+		await(t, "told", func() string {
+			if here.times("shop")+here.times("") == heard {
+				return step.name + ": nobody was told"
+			}
+			return "told"
+		})
 	}
 	if here.times("shop") == 0 {
 		t.Error("changes of namespace shop were not told under its name")
@@ -130,6 +135,28 @@ func TestViewOfUnreachable(t *testing.T) {
 	delete(v, claimsKey+"c-1")
 	s.fill(v)
 	here.await(theDB+theWeb, here.cached, "c2")
+}
+
+// TestViewBetweenListAndWatch: a store that was listed is gone before the
+// watch stands.
+func TestViewBetweenListAndWatch(t *testing.T) {
+	t.Parallel()
+	s := startStore(t, "c2")
+	s.fill(complete())
+	service := startForwarder(t, "127.0.0.1", s.address)
+	here := newSite(t, nil)
+	var cut sync.Once
+	here.hear = func() {
+		if here.cached("c2") == theClaim+theDB+theWeb {
+			cut.Do(func() { service.lead("") })
+		}
+	}
+	here.peer("c2", etcdFile(t, service.address, writeIdentity(t, remote()), nil))
+	here.run()
+	here.await("invalid: its kvstore …", here.cached, "c2")
+	s.delete(dbPods + "p-3")
+	service.lead(s.address)
+	here.await(dbWith("p-1+ p-2+"), here.cached, "c2")
 }
 
 // TestViewOfAnotherStore: behind one address is now another etcd, and nothing
