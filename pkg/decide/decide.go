@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -137,50 +136,6 @@ func (d *Decider) Decide(ctx context.Context, r Request) claim.Outcome {
 	return d.run(ctx, r)
 }
 
-// Refuse denies what the cached view already denies, without a write or a
-// network call (R5). It never allows.
-func (d *Decider) Refuse(r Request) (claim.Outcome, bool) {
-	query := r.query()
-	clusters := r.clusters(d.config.Cluster)
-	snapshots := make([]claim.Snapshot, 0, len(clusters))
-	for _, c := range clusters {
-		snapshots = append(snapshots, d.config.Clusters.Cached(c, query))
-	}
-	for _, s := range snapshots {
-		if slices.ContainsFunc(s.Claims, func(c claim.Claim) bool { return c.UID == r.UID }) {
-			// Claimed already: the ledger tells whether it is a repetition (R8).
-			return claim.Outcome{}, false
-		}
-	}
-	o := judge(r, snapshots)
-	if o.Decision.Verdict != budget.Deny || !d.settled(o) {
-		return claim.Outcome{}, false
-	}
-	return o, true
-}
-
-// settled reports whether a denial may be given without a look: for want of
-// budget always; for want of knowledge once that has lasted, so that the
-// moment in which a peer's publisher hands over refuses nobody.
-func (d *Decider) settled(o claim.Outcome) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !o.Undecidable {
-		delete(d.undecidable, o.Budget)
-		return true
-	}
-	since, known := d.undecidable[o.Budget]
-	if !known || time.Since(since.last) > 2*d.config.Patience {
-		since.first = time.Now()
-	}
-	since.last = time.Now()
-	d.undecidable[o.Budget] = since
-	return time.Since(since.first) >= d.config.Patience
-}
-
-// spell is how long a budget has been undecidable, as far as anybody asked.
-type spell struct{ first, last time.Time }
-
 // preview decides from fresh reads, without a claim: it may be outdated at
 // once, so it serves dry-runs only.
 func (d *Decider) preview(ctx context.Context, r Request) claim.Outcome {
@@ -263,93 +218,6 @@ func (d *Decider) perform(ctx context.Context, step claim.Step, a *claim.Attempt
 		d.withdraw(ctx, a.Claim())
 		a.Withdrawn()
 	}
-}
-
-// awaitChange waits for any view to change, but not for long: changes of
-// Cilium's endpoints are not watched.
-func (d *Decider) awaitChange(ctx context.Context) {
-	const poll = 100 * time.Millisecond
-	timer := time.NewTimer(poll)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-d.config.Clusters.Changes():
-	case <-timer.C:
-	}
-}
-
-// readClaimed is readAll, with the own view taken from the durable budgets
-// instead of from one of several own instances: another instance may have
-// shown a newer view to somebody who was granted by it (R4, V04). Both are
-// read after the claim was written, at the same time.
-func (d *Decider) readClaimed(ctx context.Context, clusters []string, r Request) []claim.Snapshot {
-	var scopes sync.WaitGroup
-	views := make([][]string, len(r.Budgets))
-	failures := make([]error, len(r.Budgets))
-	readCtx, cancel := context.WithTimeout(ctx, d.config.ReadTimeout)
-	defer cancel()
-	for i, b := range r.Budgets {
-		scopes.Go(func() {
-			views[i], failures[i] = d.config.Scopes.Scope(readCtx, r.Namespace, strings.TrimPrefix(b.Name, r.Namespace+"/"))
-		})
-	}
-	snapshots := d.readAll(ctx, clusters, r.query())
-	scopes.Wait()
-	for _, s := range snapshots {
-		if s.Cluster != d.config.Cluster {
-			continue
-		}
-		for i, b := range r.Budgets {
-			report, ok := s.Budgets[b.Name]
-			if !ok {
-				continue
-			}
-			report.View = views[i]
-			switch {
-			case failures[i] != nil:
-				report.Undecided = fmt.Sprintf("budget could not be read: %v", failures[i])
-			case !slices.Equal(views[i], slices.Sorted(slices.Values(b.Clusters))):
-				// Also under an absolute bound: what was left out may state a tighter one (B03).
-				report.Undecided = "the clusters that take part have just changed"
-			}
-			s.Budgets[b.Name] = report
-		}
-	}
-	return snapshots
-}
-
-// readAll is one parallel round of reads (R3). A cluster that does not answer
-// in time is an invalid snapshot.
-func (d *Decider) readAll(ctx context.Context, clusters []string, q Query) []claim.Snapshot {
-	ctx, cancel := context.WithTimeout(ctx, d.config.ReadTimeout)
-	defer cancel()
-	snapshots := make([]claim.Snapshot, len(clusters))
-	var reads sync.WaitGroup
-	for i, c := range clusters {
-		reads.Go(func() { snapshots[i] = d.config.Clusters.Snapshot(ctx, c, q) })
-	}
-	reads.Wait()
-	return snapshots
-}
-
-// each writes to all instances at once and returns those that acknowledged.
-func (d *Decider) each(ctx context.Context, instances []string, write func(context.Context, string) error) []string {
-	ctx, cancel := context.WithTimeout(ctx, d.config.ReadTimeout)
-	defer cancel()
-	var mu sync.Mutex
-	var acknowledged []string
-	var writes sync.WaitGroup
-	for _, i := range instances {
-		writes.Go(func() {
-			if write(ctx, i) == nil {
-				mu.Lock()
-				defer mu.Unlock()
-				acknowledged = append(acknowledged, i)
-			}
-		})
-	}
-	writes.Wait()
-	return acknowledged
 }
 
 // mirror shows the grant in the stores, after the answer if need be: a claim

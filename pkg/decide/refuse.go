@@ -1,0 +1,53 @@
+package decide
+
+import (
+	"slices"
+	"time"
+
+	"github.com/meshpdb/meshpdb/pkg/budget"
+	"github.com/meshpdb/meshpdb/pkg/claim"
+)
+
+// Refuse denies what the cached view already denies, without a write or a
+// network call (R5). It never allows.
+func (d *Decider) Refuse(r Request) (claim.Outcome, bool) {
+	query := r.query()
+	clusters := r.clusters(d.config.Cluster)
+	snapshots := make([]claim.Snapshot, 0, len(clusters))
+	for _, c := range clusters {
+		snapshots = append(snapshots, d.config.Clusters.Cached(c, query))
+	}
+	for _, s := range snapshots {
+		if slices.ContainsFunc(s.Claims, func(c claim.Claim) bool { return c.UID == r.UID }) {
+			// Claimed already: the ledger tells whether it is a repetition (R8).
+			return claim.Outcome{}, false
+		}
+	}
+	o := judge(r, snapshots)
+	if o.Decision.Verdict != budget.Deny || !d.settled(o) {
+		return claim.Outcome{}, false
+	}
+	return o, true
+}
+
+// settled reports whether a denial may be given without a look: for want of
+// budget always; for want of knowledge once that has lasted, so that the
+// moment in which a peer's publisher hands over refuses nobody.
+func (d *Decider) settled(o claim.Outcome) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !o.Undecidable {
+		delete(d.undecidable, o.Budget)
+		return true
+	}
+	since, known := d.undecidable[o.Budget]
+	if !known || time.Since(since.last) > 2*d.config.Patience {
+		since.first = time.Now()
+	}
+	since.last = time.Now()
+	d.undecidable[o.Budget] = since
+	return time.Since(since.first) >= d.config.Patience
+}
+
+// spell is how long a budget has been undecidable, as far as anybody asked.
+type spell struct{ first, last time.Time }
