@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -133,7 +134,7 @@ func (o *Own) Retire(ctx context.Context, name string) (bool, error) {
 	if i == nil {
 		return false, nil
 	}
-	key := wire.Key{Kind: wire.KindMarker, Cluster: o.cluster}.String()
+	key := o.key(wire.KindMarker)
 	if err := o.guard(key); err != nil {
 		return false, err
 	}
@@ -164,12 +165,14 @@ func (o *Own) close() {
 func (o *Own) Instances() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	names := make([]string, 0, len(o.instances))
-	for name := range o.instances {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
+	return slices.Sorted(maps.Keys(o.instances))
+}
+
+// key names a record of the instance itself.
+func (o *Own) key(kind wire.Kind) string { return wire.Key{Kind: kind, Cluster: o.cluster}.String() }
+
+func (o *Own) claimKey(c claim.Claim) string {
+	return wire.Key{Kind: wire.KindClaim, Cluster: o.cluster, Namespace: c.Namespace, ID: c.ID}.String()
 }
 
 func (o *Own) instance(name string) (*instance, error) {
@@ -188,7 +191,7 @@ func (o *Own) WriteClaim(ctx context.Context, name string, c claim.Claim) error 
 	if err != nil {
 		return err
 	}
-	key := wire.Key{Kind: wire.KindClaim, Cluster: o.cluster, Namespace: c.Namespace, ID: c.ID}.String()
+	key := o.claimKey(c)
 	if err := o.guard(key); err != nil {
 		return err
 	}
@@ -208,7 +211,7 @@ func (o *Own) DeleteClaim(ctx context.Context, name string, c claim.Claim) error
 	if err != nil {
 		return err
 	}
-	key := wire.Key{Kind: wire.KindClaim, Cluster: o.cluster, Namespace: c.Namespace, ID: c.ID}.String()
+	key := o.claimKey(c)
 	if err := o.guard(key); err != nil {
 		return err
 	}
@@ -225,7 +228,7 @@ func (o *Own) PutIncarnation(ctx context.Context, name string, incarnation wire.
 	if err != nil {
 		return err
 	}
-	key := wire.Key{Kind: wire.KindIncarnation, Cluster: o.cluster}.String()
+	key := o.key(wire.KindIncarnation)
 	if err := o.guard(key); err != nil {
 		return err
 	}
@@ -280,7 +283,7 @@ func (o *Own) PutMarker(ctx context.Context, name string, incarnation wire.Incar
 	if err != nil {
 		return err
 	}
-	key := wire.Key{Kind: wire.KindMarker, Cluster: o.cluster}.String()
+	key := o.key(wire.KindMarker)
 	value, err := wire.Marshal(&wire.Marker{Incarnation: incarnation.ID})
 	if err := errors.Join(err, o.guard(key)); err != nil {
 		return err
@@ -315,12 +318,12 @@ func (o *Own) Alive(ctx context.Context, name string, incarnation wire.Incarnati
 	if err != nil {
 		return err
 	}
-	marker := wire.Key{Kind: wire.KindMarker, Cluster: o.cluster}.String()
+	marker := o.key(wire.KindMarker)
 	standing, err := wire.Marshal(&incarnation)
 	if err != nil {
 		return err
 	}
-	key := wire.Key{Kind: wire.KindIncarnation, Cluster: o.cluster}.String()
+	key := o.key(wire.KindIncarnation)
 	response, err := i.client.Txn(ctx).If(
 		clientv3.Compare(clientv3.Value(key), "=", string(standing)),
 		clientv3.Compare(clientv3.Value(marker), "=", string(value)),
@@ -370,7 +373,7 @@ func (o *Own) guarded(ctx context.Context, i *instance, incarnation wire.Incarna
 	if err != nil {
 		return err
 	}
-	key := wire.Key{Kind: wire.KindIncarnation, Cluster: o.cluster}.String()
+	key := o.key(wire.KindIncarnation)
 	response, err := i.client.Txn(ctx).If(clientv3.Compare(clientv3.Value(key), "=", string(standing))).Then(ops...).Commit()
 	switch {
 	case err != nil:
