@@ -26,15 +26,17 @@ var layers = map[string]int{
 	"pkg/wire":         1,
 	"pkg/claim":        1,
 	"pkg/api/v1alpha1": 1,
-	"pkg/mesh":         2,
-	"pkg/ledger":       2,
-	"pkg/workload":     2,
-	"pkg/decide":       3,
-	"pkg/publish":      3,
+	// Concurrency that knows nothing of the subject.
+	"pkg/batch":    2,
+	"pkg/mesh":     3,
+	"pkg/ledger":   3,
+	"pkg/workload": 3,
+	"pkg/decide":   4,
+	"pkg/publish":  4,
 	// The shells around decide and publish: requests and reconciles.
-	"pkg/admission":          4,
-	"pkg/controller":         4,
-	"cmd/meshpdb-controller": 5,
+	"pkg/admission":          5,
+	"pkg/controller":         5,
+	"cmd/meshpdb-controller": 6,
 }
 
 // only these packages may import what begins with the key.
