@@ -15,7 +15,9 @@ type Step uint8
 const (
 	// AppendClaim: compare-and-swap Ledger.Append; tell Appended.
 	AppendClaim Step = iota + 1
-	// ReadRegistry: quorum-read the registered instances; tell Registered.
+	// ReadRegistry: quorum-read the registered instances; tell Registered. The
+	// claim may be written to instances that are known already at the same time:
+	// it is durable, so it is in order (R2). Tell Written first then.
 	ReadRegistry
 	// WriteInstances: write the claim to every instance of Unwritten; tell Written.
 	WriteInstances
@@ -187,6 +189,10 @@ func (a *Attempt) Written(acknowledged []string) {
 	for _, i := range acknowledged {
 		a.written[i] = true
 		delete(a.unwritten, i)
+	}
+	if a.step == ReadRegistry {
+		// The registry may name others.
+		return
 	}
 	if len(a.unwritten) > 0 {
 		a.rereading = true

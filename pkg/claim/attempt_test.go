@@ -124,6 +124,11 @@ func TestAttemptOrder(t *testing.T) {
 		// One that came meanwhile is written as well.
 		{"appended; registry i1,i2; written i1; registry i1,i3; written i3; 0s c1 +++ | c2 +++; granted ok", "ReadRegistry WriteInstances ReadRegistry WriteInstances ReadClusters GrantClaim Answer: allowed, evicting"},
 		{"appended; registry i1,i2; written i1; registry i1,i3; written ; registry i1,i3; withdrawn", "ReadRegistry WriteInstances ReadRegistry WriteInstances ReadRegistry WithdrawClaim Answer: undecidable, the claim could not be written to instance i3"},
+		// Written beside the registry's read: what has it already is not written again, what the registry adds is.
+		{"appended; written i1,i2; registry i1,i2; 0s c1 +++ | c2 +++; granted ok", "ReadRegistry ReadRegistry ReadClusters GrantClaim Answer: allowed, evicting"},
+		{"appended; written i1,i9; registry i1,i2; written i2; 0s c1 +++ | c2 +++; granted ok", "ReadRegistry ReadRegistry WriteInstances ReadClusters GrantClaim Answer: allowed, evicting"},
+		{"appended; written ; registry i1; written ; registry i1; withdrawn", "ReadRegistry ReadRegistry WriteInstances ReadRegistry WithdrawClaim Answer: undecidable, the claim could not be written to instance i1"},
+		{"appended; registry i1; written ; written i1; registry i1; 0s c1 +++ | c2 +++; granted ok", "ReadRegistry WriteInstances ReadRegistry ReadRegistry ReadClusters GrantClaim Answer: allowed, evicting"},
 		// The grant: anything but an acknowledgement is a no (R6).
 		{ready + "0s c1 +++ | c2 +++; granted unknown", "ReadRegistry WriteInstances ReadClusters GrantClaim Answer: undecidable, the grant for db-0 could not be made durable"},
 		{ready + "0s c1 +++ | c2 ++-; withdrawn", "ReadRegistry WriteInstances ReadClusters WithdrawClaim Answer: denied, evicting db-0 would leave 4 of"},

@@ -37,7 +37,8 @@ type Claim struct {
 	// Cluster that holds the pod and the claim.
 	Cluster string
 	State   State
-	// Ticket orders claims: 1 + the largest ticket the claimant had ever seen.
+	// Ticket orders claims: 1 + the largest ticket the claimant had ever seen, when
+	// it asked for this pod for the first time. 0: yet to be drawn.
 	Ticket uint64
 	// Reason is by which path the pod is to be disrupted, for people.
 	Reason string

@@ -25,7 +25,9 @@ const (
 )
 
 // Append adds c as a pending claim (R2), or recognises a repeated request
-// (R8). seen is the largest ticket that the claimant has met anywhere.
+// (R8). seen is the largest ticket that the claimant has met anywhere; a claim
+// that brings a ticket keeps it if it is no larger than the next one: so a pod
+// that was refused before does not lose its place (protocol section 4).
 // The returned claim is the one that stands in the ledger.
 func (l *Ledger) Append(c Claim, seen uint64) (Claim, Asked) {
 	if i := slices.IndexFunc(l.Claims, func(o Claim) bool { return o.UID == c.UID }); i >= 0 {
@@ -36,8 +38,11 @@ func (l *Ledger) Append(c Claim, seen uint64) (Claim, Asked) {
 		l.Claims[i].Seq++
 		return l.Claims[i], Repeated
 	}
-	l.Ticket = max(l.Ticket, seen) + 1
-	c.State, c.Ticket, c.Seq = Pending, l.Ticket, 0
+	if next := max(l.Ticket, seen) + 1; c.Ticket == 0 || c.Ticket > next {
+		c.Ticket = next
+	}
+	l.Ticket = max(l.Ticket, seen, c.Ticket)
+	c.State, c.Seq = Pending, 0
 	l.Claims = append(l.Claims, c)
 	return c, Appended
 }

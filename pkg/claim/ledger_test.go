@@ -72,20 +72,24 @@ func TestLedgerMoves(t *testing.T) {
 func TestLedgerAppend(t *testing.T) {
 	for _, tt := range []struct {
 		before, uid string
-		seen        uint64
+		seen, own   uint64
 		asked       Asked
 		stands      string
 		after       string
 	}{
-		{"0:", "pod-x", 0, Appended, "x=P1", "1: x=P1"},
-		{"4: a=P4", "pod-x", 2, Appended, "x=P5", "5: a=P4 x=P5"},
-		{"4: a=P4", "pod-x", 9, Appended, "x=P10", "10: a=P4 x=P10"},
-		{"4: a=G3/1", "pod-a", 9, Repeated, "a=G3/2", "4: a=G3/2"},
-		{"4: a=P3", "pod-a", 9, Undecided, "a=P3", "4: a=P3"},
+		{"0:", "pod-x", 0, 0, Appended, "x=P1", "1: x=P1"},
+		{"4: a=P4", "pod-x", 2, 0, Appended, "x=P5", "5: a=P4 x=P5"},
+		{"4: a=P4", "pod-x", 9, 0, Appended, "x=P10", "10: a=P4 x=P10"},
+		// The place of a pod that was refused before; nobody draws one from the future.
+		{"4: a=P4", "pod-x", 9, 3, Appended, "x=P3", "9: a=P4 x=P3"},
+		{"4: a=P4", "pod-x", 2, 5, Appended, "x=P5", "5: a=P4 x=P5"},
+		{"4: a=P4", "pod-x", 2, 99, Appended, "x=P5", "5: a=P4 x=P5"},
+		{"4: a=G3/1", "pod-a", 9, 1, Repeated, "a=G3/2", "4: a=G3/2"},
+		{"4: a=P3", "pod-a", 9, 1, Undecided, "a=P3", "4: a=P3"},
 	} {
 		l := ledger(tt.before)
-		// What the claimant put into state, ticket and seq does not matter.
-		c, asked := l.Append(Claim{ID: "x", UID: tt.uid, State: Granted, Ticket: 99, Seq: 7}, tt.seen)
+		// What the claimant put into state and seq does not matter.
+		c, asked := l.Append(Claim{ID: "x", UID: tt.uid, State: Granted, Ticket: tt.own, Seq: 7}, tt.seen)
 		stands := (&Ledger{Claims: []Claim{c}}).text()
 		if asked != tt.asked || stands != "0: "+tt.stands || l.text() != tt.after {
 			t.Errorf("%q, pod %s: got %d %q %q", tt.before, tt.uid, asked, stands, l.text())

@@ -89,6 +89,10 @@ func (p *process) request(target *pod, patience time.Duration) *run {
 		Claim:    Claim{ID: p.fresh("claim-"), UID: target.uid, Namespace: "shop", Pod: target.uid, Cluster: p.member.name},
 		Deadline: p.now.Add(patience), Patience: p.now.Add(patience / 4),
 	}
+	if p.rand.IntN(3) == 0 {
+		// A pod that was refused before keeps its ticket, however old: any order of claims is safe.
+		request.Claim.Ticket = uint64(p.rand.IntN(int(p.seen) + 2))
+	}
 	for b := range p.budgets {
 		if target.covered(b) {
 			request.Claim.Budgets = append(request.Claim.Budgets, budgetName(b))
@@ -139,8 +143,7 @@ func (r *run) next() {
 			r.next()
 			return
 		}
-		r.readRegistry(here, func(list []string) { r.attempt.Registered(list, nil); r.next() },
-			func() { r.attempt.Registered(nil, errLost); r.next() })
+		r.announce(here)
 	case WriteInstances:
 		r.write(here)
 	case ReadClusters:
@@ -195,32 +198,63 @@ func (r *run) append(here func() bool) {
 	})
 }
 
+// announce reads the registry and, in some runs, writes the claim at the same
+// time to the instances that are known already.
+func (r *run) announce(here func() bool) {
+	var known, acknowledged []string
+	if r.broken != writeOneInstance && r.rand.IntN(2) == 0 {
+		for _, i := range r.instances {
+			if r.rand.IntN(4) > 0 {
+				known = append(known, i.name)
+			}
+		}
+	}
+	open := 1 + len(known)
+	registered := func() { r.attempt.Registered(nil, errLost) }
+	answered := func() {
+		if open--; open == 0 {
+			r.attempt.Written(acknowledged)
+			registered()
+			r.next()
+		}
+	}
+	r.readRegistry(here, func(list []string) {
+		registered = func() { r.attempt.Registered(list, nil) }
+		answered()
+	}, answered)
+	r.put(here, known, func(name string) { acknowledged = append(acknowledged, name); answered() }, answered)
+}
+
+// put sends the claim to instances.
+func (r *run) put(here func() bool, names []string, acknowledged func(name string), failed func()) {
+	claim := r.attempt.Claim()
+	for _, name := range names {
+		i := r.instance(name)
+		r.io(here, i.local, func() func() {
+			i.put(claim)
+			return func() {
+				r.wrote = append(r.wrote, i)
+				acknowledged(name)
+			}
+		}, failed)
+	}
+}
+
 // write sends the claim to all instances and waits for every answer.
 func (r *run) write(here func() bool) {
 	names := r.attempt.Unwritten()
-	claim := r.attempt.Claim()
 	var acknowledged []string
 	if r.broken == writeOneInstance {
 		acknowledged, names = names[1:], names[:1]
 	}
 	open := len(names)
-	for _, name := range names {
-		i := r.instance(name)
-		answered := func() {
-			if open--; open == 0 {
-				r.attempt.Written(acknowledged)
-				r.next()
-			}
+	answered := func() {
+		if open--; open == 0 {
+			r.attempt.Written(acknowledged)
+			r.next()
 		}
-		r.io(here, i.local, func() func() {
-			i.put(claim)
-			return func() {
-				acknowledged = append(acknowledged, name)
-				r.wrote = append(r.wrote, i)
-				answered()
-			}
-		}, answered)
 	}
+	r.put(here, names, func(name string) { acknowledged = append(acknowledged, name); answered() }, answered)
 }
 
 func (r *run) judge(snapshots []Snapshot) {

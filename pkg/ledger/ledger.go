@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -11,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
+	"github.com/meshpdb/meshpdb/pkg/batch"
 	"github.com/meshpdb/meshpdb/pkg/claim"
 )
 
@@ -20,8 +20,13 @@ type Move func(*claim.Ledger) bool
 
 // Ledgers are the durable claims of the own cluster.
 type Ledgers struct {
+	// Wrote, if not nil, is told how many moves each durable write carried. Set it before the first move.
+	Wrote func(moves int)
+
 	client  client.Client
 	cluster string
+	// moves of one namespace that arrive together share a write.
+	moves *batch.Group[string, Move, struct{}]
 
 	mu     sync.Mutex
 	shards map[string]*shard
@@ -29,20 +34,32 @@ type Ledgers struct {
 
 // New returns the ledgers behind a client that does not cache reads.
 func New(c client.Client, cluster string) *Ledgers {
-	return &Ledgers{client: c, cluster: cluster, shards: map[string]*shard{}}
+	l := &Ledgers{client: c, cluster: cluster, shards: map[string]*shard{}}
+	l.moves = batch.New(batch.Serial, func(ctx context.Context, namespace string, moves []Move) (struct{}, error) {
+		return struct{}{}, l.shard(namespace).commit(ctx, moves)
+	})
+	return l
 }
 
 // Do makes a move on a namespace's ledger durable. An error means that it may
 // or may not have taken effect.
 func (l *Ledgers) Do(ctx context.Context, namespace string, move Move) error {
+	_, err := l.moves.Call(ctx, namespace, move)
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("write ledger %s: %w", namespace, ctx.Err())
+	}
+	return err
+}
+
+func (l *Ledgers) shard(namespace string) *shard {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	s := l.shards[namespace]
 	if s == nil {
 		s = &shard{ledgers: l, namespace: namespace}
 		l.shards[namespace] = s
 	}
-	l.mu.Unlock()
-	return s.do(ctx, move)
+	return s
 }
 
 // Claims reads a namespace's claims by quorum.
@@ -101,69 +118,16 @@ func encode(ledger claim.Ledger, object *v1alpha1.DisruptionLedger) {
 	}
 }
 
-// shard batches the moves on one namespace's ledger.
+// shard is one namespace's ledger. Only one batch at a time works on it.
 type shard struct {
 	ledgers   *Ledgers
 	namespace string
-
-	mu      sync.Mutex
-	waiting []*waiter
-	writing bool
-
 	// last is the object as this process wrote or read it; nil if unknown.
-	// Only the writing goroutine touches it.
 	last *v1alpha1.DisruptionLedger
 }
 
-type waiter struct {
-	ctx  context.Context
-	move Move
-	done chan error
-}
-
-func (s *shard) do(ctx context.Context, move Move) error {
-	w := &waiter{ctx: ctx, move: move, done: make(chan error, 1)}
-	s.mu.Lock()
-	s.waiting = append(s.waiting, w)
-	lead := !s.writing
-	s.writing = true
-	s.mu.Unlock()
-	if lead {
-		// The first caller writes for all that come meanwhile; it goes on in its
-		// own goroutine, since its own context may end before theirs.
-		go s.write()
-	}
-	select {
-	case err := <-w.done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("write ledger %s: %w", s.namespace, ctx.Err())
-	}
-}
-
-func (s *shard) write() {
-	for {
-		s.mu.Lock()
-		batch := s.waiting
-		s.waiting = nil
-		if len(batch) == 0 {
-			s.writing = false
-			s.mu.Unlock()
-			return
-		}
-		s.mu.Unlock()
-		err := s.commit(batch)
-		for _, w := range batch {
-			w.done <- err
-		}
-	}
-}
-
-// commit swaps until the batch is durable on the newest state.
-func (s *shard) commit(batch []*waiter) error {
-	// The batch lives as long as its most patient caller.
-	ctx, cancel := longest(batch)
-	defer cancel()
+// commit swaps until all moves are durable on the newest state.
+func (s *shard) commit(ctx context.Context, moves []Move) error {
 	for {
 		fresh := s.last == nil
 		if fresh {
@@ -172,20 +136,18 @@ func (s *shard) commit(batch []*waiter) error {
 			}
 		}
 		ledger := s.ledgers.decode(s.last).Clone()
-		changed, unchanged := false, false
-		for _, w := range batch {
-			if w.move(&ledger) {
-				changed = true
-			} else {
-				unchanged = true
+		changed := 0
+		for _, move := range moves {
+			if move(&ledger) {
+				changed++
 			}
 		}
-		if unchanged && !fresh {
+		if changed < len(moves) && !fresh {
 			// "Nothing to do" must not rest on what another replica may have changed.
 			s.last = nil
 			continue
 		}
-		if !changed {
+		if changed == 0 {
 			return nil
 		}
 		err := s.swap(ctx, ledger)
@@ -196,6 +158,9 @@ func (s *shard) commit(batch []*waiter) error {
 		if err != nil {
 			s.last = nil
 			return fmt.Errorf("write ledger %s: %w", s.namespace, err)
+		}
+		if s.ledgers.Wrote != nil {
+			s.ledgers.Wrote(changed)
 		}
 		return nil
 	}
@@ -224,26 +189,4 @@ func (s *shard) swap(ctx context.Context, ledger claim.Ledger) error {
 		s.last = object
 	}
 	return err
-}
-
-// longest returns a context that ends when every caller's has.
-func longest(batch []*waiter) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	var waiting sync.WaitGroup
-	stops := make([]func() bool, 0, len(batch))
-	for _, w := range batch {
-		waiting.Add(1)
-		stops = append(stops, context.AfterFunc(w.ctx, waiting.Done))
-	}
-	go func() {
-		waiting.Wait()
-		cancel(errors.New("all callers have left"))
-	}()
-	return ctx, func() {
-		for _, stop := range stops {
-			if stop() {
-				waiting.Done()
-			}
-		}
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -278,6 +279,8 @@ func TestBatching(t *testing.T) {
 	const callers = 50
 	c := newTraffic()
 	l := ledger.New(c, "c1")
+	var carried atomic.Int64
+	l.Wrote = func(moves int) { carried.Add(int64(moves)) }
 	if _, err := move(t.Context(), l, namespace, "append first"); err != nil {
 		t.Fatal(err)
 	}
@@ -302,6 +305,9 @@ func TestBatching(t *testing.T) {
 	// Two, if all were quick enough to come before the first was written.
 	if n := c.writes.Load() - writes; n > callers/5 {
 		t.Errorf("%d moves took %d writes", callers, n)
+	}
+	if n := carried.Load(); n != callers+1 {
+		t.Errorf("%d moves were told of, want %d", n, callers+1)
 	}
 	if n := c.reads.Load() - reads; n != 0 {
 		t.Errorf("%d moves of the only replica took %d reads", callers, n)
