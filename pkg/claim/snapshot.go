@@ -3,6 +3,7 @@ package claim
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/meshpdb/meshpdb/pkg/budget"
 )
@@ -19,6 +20,10 @@ type Snapshot struct {
 	// Budgets by namespace/name. For an invalid snapshot: what was known
 	// last, of which only the bounds are used (R4, B03).
 	Budgets map[string]Report
+	// Waiters by namespace/name of the budget, in a cached view only.
+	Waiters map[string][]Waiter
+	// Seen is when a cached view was last heard of; zero for a fresh read, or if it never was.
+	Seen time.Time
 }
 
 // Report is what a cluster publishes about one budget.

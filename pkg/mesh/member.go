@@ -61,7 +61,7 @@ func (m *Member) Snapshot(ctx context.Context, q Query) claim.Snapshot {
 	values, err := m.read(ctx, q)
 	if err != nil {
 		s := m.Cached(q)
-		s.Invalid = m.explain(err).Error()
+		s.Invalid, s.Waiters, s.Seen = m.explain(err).Error(), nil, time.Time{}
 		return s
 	}
 	r := newRecords(m.cluster)
@@ -147,6 +147,7 @@ func (m *Member) Cached(q Query) claim.Snapshot {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.view.snapshot(q, nil)
+	s.Waiters, s.Seen = m.view.waiting(q), m.seen
 	if m.err != nil {
 		s.Invalid = m.err.Error()
 	}
@@ -319,10 +320,15 @@ func (m *Member) update(event clientv3.WatchResponse) {
 	touched := map[string]bool{}
 	m.mu.Lock()
 	for _, e := range event.Events {
+		var namespace string
+		var matters bool
 		if e.Type == clientv3.EventTypeDelete {
-			touched[m.view.remove(string(e.Kv.Key))] = true
+			namespace, matters = m.view.remove(string(e.Kv.Key))
 		} else {
-			touched[m.view.apply(string(e.Kv.Key), e.Kv.Value)] = true
+			namespace, matters = m.view.apply(string(e.Kv.Key), e.Kv.Value)
+		}
+		if matters {
+			touched[namespace] = true
 		}
 	}
 	m.seen = time.Now()

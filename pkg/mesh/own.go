@@ -40,6 +40,7 @@ type instance struct {
 	client      *clientv3.Client
 	credentials [sha256.Size]byte
 	lease       clientv3.LeaseID
+	waiters     waitersLease
 }
 
 // errGuard: a write was refused because another incarnation stands in the store.
@@ -187,20 +188,34 @@ func (o *Own) instance(name string) (*instance, error) {
 
 // WriteClaim puts a claim into one instance (R2, and the mirror of R6).
 func (o *Own) WriteClaim(ctx context.Context, name string, c claim.Claim) error {
+	return o.WriteClaims(ctx, name, []claim.Claim{c})
+}
+
+// WriteClaims is WriteClaim for claims that arrive together, in one
+// transaction. An error means that some of them may not be written.
+func (o *Own) WriteClaims(ctx context.Context, name string, claims []claim.Claim) error {
 	i, err := o.instance(name)
 	if err != nil {
 		return err
 	}
-	key := o.claimKey(c)
-	if err := o.guard(key); err != nil {
-		return err
+	// A transaction may write a key once only.
+	records := map[string]string{}
+	for _, c := range claims {
+		key := o.claimKey(c)
+		value, err := wire.Marshal(ClaimRecord(c))
+		if err := errors.Join(err, o.guard(key)); err != nil {
+			return err
+		}
+		records[key] = string(value)
 	}
-	value, err := wire.Marshal(ClaimRecord(c))
-	if err != nil {
-		return err
-	}
-	if _, err := i.client.Put(ctx, key, string(value)); err != nil {
-		return fmt.Errorf("write claim %s to %s: %w", c.ID, name, unreachable(err))
+	for part := range slices.Chunk(slices.Sorted(maps.Keys(records)), txnSize) {
+		ops := make([]clientv3.Op, 0, len(part))
+		for _, key := range part {
+			ops = append(ops, clientv3.OpPut(key, records[key]))
+		}
+		if _, err := i.client.Txn(ctx).Then(ops...).Commit(); err != nil {
+			return fmt.Errorf("write %d claims to %s: %w", len(claims), name, unreachable(err))
+		}
 	}
 	return nil
 }

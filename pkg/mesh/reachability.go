@@ -37,22 +37,29 @@ type Reachability struct {
 func (m *Mesh) Reachable() []Reachability {
 	var all []Reachability
 	for _, name := range append([]string{m.config.Cluster}, m.Peers()...) {
-		members, err := m.members(name)
-		r := Reachability{Cluster: name, Err: err}
-		for _, member := range members {
-			member.mu.Lock()
-			r.Err, r.Since, r.Seen, r.RoundTrip = member.err, member.since, member.seen, member.latency
-			if r.Err == nil {
-				r.Err = member.view.complete()
-			}
-			member.mu.Unlock()
-			if r.Err == nil {
-				break
-			}
-		}
-		all = append(all, r)
+		all = append(all, m.reachability(name))
 	}
 	return all
+}
+
+// OwnReachable returns the state of the own cluster's view.
+func (m *Mesh) OwnReachable() Reachability { return m.reachability(m.config.Cluster) }
+
+func (m *Mesh) reachability(name string) Reachability {
+	members, err := m.members(name)
+	r := Reachability{Cluster: name, Err: err}
+	for _, member := range members {
+		member.mu.Lock()
+		r.Err, r.Since, r.Seen, r.RoundTrip = member.err, member.since, member.seen, member.latency
+		if r.Err == nil {
+			r.Err = member.view.complete()
+		}
+		member.mu.Unlock()
+		if r.Err == nil {
+			break
+		}
+	}
+	return r
 }
 
 // Exports reports whether a peer's Cilium exports endpoints of the Service,

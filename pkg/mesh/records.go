@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/meshpdb/meshpdb/pkg/budget"
 	"github.com/meshpdb/meshpdb/pkg/claim"
@@ -31,6 +32,8 @@ type records struct {
 	budgets     map[string]wire.Budget
 	pods        map[string]map[string]wire.Pod
 	claims      map[string]map[string]wire.Claim
+	// waiters by budget and replica.
+	waiters map[string]map[string][]claim.Waiter
 	// undecodable holds the errors by key; they harm only what the key is about.
 	undecodable map[string]error
 }
@@ -41,6 +44,7 @@ func newRecords(cluster string) *records {
 		budgets:     map[string]wire.Budget{},
 		pods:        map[string]map[string]wire.Pod{},
 		claims:      map[string]map[string]wire.Claim{},
+		waiters:     map[string]map[string][]claim.Waiter{},
 		undecodable: map[string]error{},
 	}
 }
@@ -48,12 +52,12 @@ func newRecords(cluster string) *records {
 func join(namespace, name string) string { return namespace + "/" + name }
 
 // apply takes a value in. It returns the namespace that the value is about, ""
-// for the instance itself.
-func (r *records) apply(key string, value []byte) string {
+// for the instance itself, and whether decisions or status may rest on it.
+func (r *records) apply(key string, value []byte) (namespace string, matters bool) {
 	k, err := wire.ParseKey(r.cluster, key)
 	if err != nil {
 		// A kind of a later version.
-		return ""
+		return "", false
 	}
 	r.forget(k)
 	if err := r.decode(k, value); err != nil {
@@ -61,18 +65,18 @@ func (r *records) apply(key string, value []byte) string {
 	} else {
 		delete(r.undecodable, key)
 	}
-	return k.Namespace
+	return k.Namespace, k.Kind != wire.KindWaiters
 }
 
-// remove takes a deleted key out and returns its namespace.
-func (r *records) remove(key string) string {
+// remove takes a deleted key out and returns what apply does.
+func (r *records) remove(key string) (namespace string, matters bool) {
 	k, err := wire.ParseKey(r.cluster, key)
 	if err != nil {
-		return ""
+		return "", false
 	}
 	r.forget(k)
 	delete(r.undecodable, key)
-	return k.Namespace
+	return k.Namespace, k.Kind != wire.KindWaiters
 }
 
 func (r *records) forget(k wire.Key) {
@@ -87,6 +91,11 @@ func (r *records) forget(k wire.Key) {
 		name := join(k.Namespace, k.Budget)
 		if delete(r.pods[name], k.ID); len(r.pods[name]) == 0 {
 			delete(r.pods, name)
+		}
+	case wire.KindWaiters:
+		name := join(k.Namespace, k.Budget)
+		if delete(r.waiters[name], k.ID); len(r.waiters[name]) == 0 {
+			delete(r.waiters, name)
 		}
 	case wire.KindClaim:
 		if delete(r.claims[k.Namespace], k.ID); len(r.claims[k.Namespace]) == 0 {
@@ -128,6 +137,16 @@ func (r *records) decode(k wire.Key, value []byte) error {
 			r.pods[name] = map[string]wire.Pod{}
 		}
 		r.pods[name][k.ID] = v
+	case wire.KindWaiters:
+		var v wire.Waiters
+		// What cannot be read is nothing that any decision depends on.
+		if wire.Unmarshal(value, &v) == nil {
+			name := join(k.Namespace, k.Budget)
+			if r.waiters[name] == nil {
+				r.waiters[name] = map[string][]claim.Waiter{}
+			}
+			r.waiters[name][k.ID] = toWaiters(k.Cluster, v, time.Now())
+		}
 	case wire.KindClaim:
 		var v wire.Claim
 		if err := wire.Unmarshal(value, &v); err != nil {
@@ -178,6 +197,21 @@ func (r *records) snapshot(q Query, serving func(service string) (map[string]boo
 		s.Budgets[name] = r.report(name, ref, b, serving)
 	}
 	return s
+}
+
+// waiting returns the waiters of the query's budgets, by budget; nil if there are none.
+func (r *records) waiting(q Query) map[string][]claim.Waiter {
+	var all map[string][]claim.Waiter
+	for _, ref := range q.Budgets {
+		name := join(q.Namespace, ref.Name)
+		for _, waiters := range r.waiters[name] {
+			if all == nil {
+				all = map[string][]claim.Waiter{}
+			}
+			all[name] = append(all[name], waiters...)
+		}
+	}
+	return all
 }
 
 func (r *records) report(name string, ref BudgetRef, b wire.Budget, serving func(string) (map[string]bool, error)) claim.Report {
@@ -247,6 +281,31 @@ func toClaim(cluster, namespace string, c wire.Claim) claim.Claim {
 		ID: c.ID, UID: c.UID, Namespace: namespace, Pod: c.Pod, Budgets: c.Budgets,
 		Cluster: cluster, State: state, Ticket: c.Ticket, Seq: c.Seq, Reason: string(c.Reason),
 	}
+}
+
+// toWaiters puts the times of a record that has just arrived on the own clock.
+func toWaiters(cluster string, w wire.Waiters, now time.Time) []claim.Waiter {
+	before := func(millis int64) time.Time { return now.Add(-time.Duration(millis) * time.Millisecond) }
+	all := make([]claim.Waiter, 0, len(w.Pods))
+	for _, p := range w.Pods {
+		all = append(all, claim.Waiter{
+			Cluster: cluster, UID: p.UID, Pod: p.Pod, Ticket: p.Ticket,
+			First: before(p.WaitedMillis), Last: before(p.LastMillis), Every: time.Duration(p.EveryMillis) * time.Millisecond,
+		})
+	}
+	return all
+}
+
+// waitersRecord is the reverse of toWaiters.
+func waitersRecord(waiters []claim.Waiter, now time.Time) *wire.Waiters {
+	w := &wire.Waiters{}
+	for _, p := range waiters {
+		w.Pods = append(w.Pods, wire.Waiter{
+			UID: p.UID, Pod: p.Pod, Ticket: p.Ticket,
+			WaitedMillis: now.Sub(p.First).Milliseconds(), LastMillis: now.Sub(p.Last).Milliseconds(), EveryMillis: p.Every.Milliseconds(),
+		})
+	}
+	return w
 }
 
 // ClaimRecord returns the record that shows a claim to the mesh.

@@ -13,6 +13,7 @@
 //	budgets/<namespace>/<budget>       Budget: spec, view and expected count
 //	pods/<namespace>/<budget>/<uid>    Pod: one pod of the budget
 //	claims/<namespace>/<id>            Claim: one announced disruption
+//	waiters/<namespace>/<budget>/<replica>  Waiters: who has waited long; on a lease
 //
 // The prefix lies under cilium/state because the roles that Cilium gives to
 // remote clusters may read exactly that (Cilium pkg/kvstore/etcdinit).

@@ -20,6 +20,7 @@ const (
 	KindBudget
 	KindPod
 	KindClaim
+	KindWaiters
 )
 
 // Key names a record of a cluster. It is the only place that spells keys.
@@ -27,9 +28,10 @@ type Key struct {
 	Kind      Kind
 	Cluster   string
 	Namespace string
-	// Budget is the name of the budget, for KindBudget and KindPod.
+	// Budget is the name of the budget, for KindBudget, KindPod and KindWaiters.
 	Budget string
-	// ID is the pod's UID for KindPod, the claim's ID for KindClaim.
+	// ID is the pod's UID for KindPod, the claim's ID for KindClaim, the
+	// controller replica for KindWaiters.
 	ID string
 }
 
@@ -59,6 +61,8 @@ func (k Key) String() string {
 		return PodsPrefix(k.Cluster, k.Namespace, k.Budget) + k.ID
 	case KindClaim:
 		return ClaimsPrefix(k.Cluster, k.Namespace) + k.ID
+	case KindWaiters:
+		return ClusterPrefix(k.Cluster) + "waiters/" + k.Namespace + "/" + k.Budget + "/" + k.ID
 	default:
 		return ""
 	}
@@ -84,6 +88,8 @@ func ParseKey(cluster, key string) (Key, error) {
 		k.Kind, k.Namespace, k.Budget, k.ID = KindPod, parts[1], parts[2], parts[3]
 	case parts[0] == "claims" && len(parts) == 3:
 		k.Kind, k.Namespace, k.ID = KindClaim, parts[1], parts[2]
+	case parts[0] == "waiters" && len(parts) == 4:
+		k.Kind, k.Namespace, k.Budget, k.ID = KindWaiters, parts[1], parts[2], parts[3]
 	default:
 		return Key{}, fmt.Errorf("parse key %q: unknown kind", key)
 	}

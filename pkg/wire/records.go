@@ -117,6 +117,32 @@ type Claim struct {
 	Reason  Reason     `json:"reason,omitempty"`
 }
 
+// Waiters are pods that one controller replica has refused for want of one
+// budget, and that somebody keeps asking for: the oldest few of those who have
+// waited long. Requests elsewhere give way to them. It stands on a lease, for
+// it is worth nothing once its writer is gone.
+//
+// WARNING - STABLE API. For fairness only: no grant rests on it.
+type Waiters struct {
+	Pods []Waiter `json:"pods"`
+}
+
+// Waiter is one pod of Waiters.
+//
+// WARNING - STABLE API.
+type Waiter struct {
+	UID string `json:"uid"`
+	Pod string `json:"pod"`
+	// Ticket is the place of the pod: that of its first try.
+	Ticket uint64 `json:"ticket"`
+	// WaitedMillis is since when it has waited, LastMillis when it was asked for
+	// last, both before the record was written; EveryMillis is the time between
+	// the last two tries.
+	WaitedMillis int64 `json:"waitedMillis"`
+	LastMillis   int64 `json:"lastMillis,omitempty"`
+	EveryMillis  int64 `json:"everyMillis"`
+}
+
 // Record is any of the values above.
 type Record interface {
 	validate() error
@@ -151,8 +177,18 @@ func Unmarshal(data []byte, r Record) error {
 	return nil
 }
 
+const (
+	// maxWaiters bounds what one replica may ask others to remember.
+	maxWaiters = 16
+	// maxMillis is a day: nobody waits longer and remembers it.
+	maxMillis = 24 * 60 * 60 * 1000
+)
+
 // maxCount bounds numbers of pods and of tickets that arithmetic relies on.
 const maxCount = 1 << 30
+
+// maxTicket: one hostile ticket must not bring everybody's counter to its end.
+const maxTicket = 1 << 62
 
 var amount = regexp.MustCompile(`^([0-9]{1,9}|(100|[0-9]{1,2})%)$`)
 
@@ -206,9 +242,25 @@ func (c *Claim) validate() error {
 		return errors.New("uid is empty")
 	case c.State == "":
 		return errors.New("state is empty")
-	case c.Ticket > 1<<62:
-		// One hostile ticket must not bring everybody's counter to its end.
+	case c.Ticket > maxTicket:
 		return fmt.Errorf("ticket %d is out of range", c.Ticket)
+	}
+	return nil
+}
+
+func (w *Waiters) validate() error {
+	if len(w.Pods) > maxWaiters {
+		return fmt.Errorf("%d pods exceed %d", len(w.Pods), maxWaiters)
+	}
+	for _, p := range w.Pods {
+		switch {
+		case p.UID == "":
+			return errors.New("uid is empty")
+		case p.Ticket > maxTicket:
+			return fmt.Errorf("ticket %d is out of range", p.Ticket)
+		case min(p.WaitedMillis, p.LastMillis, p.EveryMillis) < 0 || max(p.WaitedMillis, p.LastMillis, p.EveryMillis) > maxMillis:
+			return fmt.Errorf("times of pod %s are out of range", p.UID)
+		}
 	}
 	return nil
 }

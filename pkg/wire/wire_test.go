@@ -21,6 +21,7 @@ func golden() map[string]Record {
 		"budget-deleted.json":  &Budget{UID: "b-3", Tombstone: true},
 		"pod-available.json":   &Pod{UID: "p-1", Name: "db-0", IPs: []string{"10.1.0.7", "fd00::7"}},
 		"pod-unavailable.json": &Pod{UID: "p-2", Name: "db-1", Unavailable: Terminating},
+		"waiters.json":         &Waiters{Pods: []Waiter{{UID: "p-1", Pod: "db-0", Ticket: 7, WaitedMillis: 10400, LastMillis: 3, EveryMillis: 5012}}},
 		"claim.json":           &Claim{ID: "c-1", UID: "p-1", Pod: "db-0", Budgets: []string{"prod/db"}, State: Granted, Ticket: 7, Seq: 1, Reason: Eviction},
 	}
 }
@@ -81,6 +82,11 @@ func TestUnmarshalRefuses(t *testing.T) {
 		{&Claim{}, `{"id":"x","state":"Granted"}`, "uid is empty"},
 		{&Claim{}, `{"id":"x","uid":"y"}`, "state is empty"},
 		{&Claim{}, `{"id":"x","uid":"y","state":"Granted","ticket":18446744073709551615}`, "out of range"},
+		{&Waiters{}, `{"pods":[{"pod":"x"}]}`, "uid is empty"},
+		{&Waiters{}, `{"pods":[{"uid":"x","ticket":18446744073709551615}]}`, "out of range"},
+		{&Waiters{}, `{"pods":[{"uid":"x","everyMillis":-1}]}`, "times of pod x are out of range"},
+		{&Waiters{}, `{"pods":[{"uid":"x","waitedMillis":9223372036854775807}]}`, "times of pod x are out of range"},
+		{&Waiters{}, `{"pods":[` + strings.Repeat(`{"uid":"x"},`, 16) + `{"uid":"x"}]}`, "17 pods exceed 16"},
 		{&Claim{}, `nonsense`, "invalid character"},
 		{&Claim{}, `{"id":"` + strings.Repeat("x", MaxSize) + `"}`, "exceed"},
 	} {
@@ -95,11 +101,12 @@ func TestUnmarshalRefuses(t *testing.T) {
 
 func TestKeysRoundTrip(t *testing.T) {
 	for key, k := range map[string]Key{
-		"cilium/state/meshpdb/v1/eu-1/incarnation":      {Kind: KindIncarnation, Cluster: "eu-1"},
-		"cilium/state/meshpdb/v1/eu-1/marker":           {Kind: KindMarker, Cluster: "eu-1"},
-		"cilium/state/meshpdb/v1/eu-1/budgets/prod/db":  {Kind: KindBudget, Cluster: "eu-1", Namespace: "prod", Budget: "db"},
-		"cilium/state/meshpdb/v1/eu-1/pods/prod/db/u-1": {Kind: KindPod, Cluster: "eu-1", Namespace: "prod", Budget: "db", ID: "u-1"},
-		"cilium/state/meshpdb/v1/eu-1/claims/prod/c-1":  {Kind: KindClaim, Cluster: "eu-1", Namespace: "prod", ID: "c-1"},
+		"cilium/state/meshpdb/v1/eu-1/incarnation":           {Kind: KindIncarnation, Cluster: "eu-1"},
+		"cilium/state/meshpdb/v1/eu-1/marker":                {Kind: KindMarker, Cluster: "eu-1"},
+		"cilium/state/meshpdb/v1/eu-1/budgets/prod/db":       {Kind: KindBudget, Cluster: "eu-1", Namespace: "prod", Budget: "db"},
+		"cilium/state/meshpdb/v1/eu-1/pods/prod/db/u-1":      {Kind: KindPod, Cluster: "eu-1", Namespace: "prod", Budget: "db", ID: "u-1"},
+		"cilium/state/meshpdb/v1/eu-1/claims/prod/c-1":       {Kind: KindClaim, Cluster: "eu-1", Namespace: "prod", ID: "c-1"},
+		"cilium/state/meshpdb/v1/eu-1/waiters/prod/db/pod-1": {Kind: KindWaiters, Cluster: "eu-1", Namespace: "prod", Budget: "db", ID: "pod-1"},
 	} {
 		if got := k.String(); got != key {
 			t.Errorf("got %s, want %s", got, key)
@@ -124,7 +131,7 @@ func FuzzUnmarshal(f *testing.F) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, r := range []Record{&Incarnation{}, &Marker{}, &Budget{}, &Pod{}, &Claim{}} {
+		for _, r := range []Record{&Incarnation{}, &Marker{}, &Budget{}, &Pod{}, &Claim{}, &Waiters{}} {
 			// Escaping may lengthen a value; one near the limit need not fit again.
 			if len(data) < MaxSize/8 && Unmarshal(data, r) == nil {
 				if _, err := Marshal(r); err != nil {
