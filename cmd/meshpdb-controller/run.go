@@ -143,18 +143,20 @@ func setUpAdmission(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Wo
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
+	ledgers.Wrote = reporter.Write
 	decider, err := decide.New(decide.Config{
-		Cluster: o.clusterName, Ledger: ledgers, Registry: registry, Own: m.Own(), Clusters: clusters{m}, Scopes: pods,
-		NewID: uuid.NewString, Timeout: o.decisionTimeout, Observe: reporter.Phase,
+		Cluster: o.clusterName, Replica: controllerName(), Ledger: ledgers, Registry: registry, Own: m.Own(), Clusters: clusters{m}, Scopes: pods,
+		NewID: uuid.NewString, Timeout: o.decisionTimeout, Observe: reporter.Phase, Round: reporter.Round,
 	})
 	if err != nil {
 		return err
 	}
 	server := mgr.GetWebhookServer()
-	server.Register("/validate", &webhookadmission.Webhook{Handler: &admission.Handler{Config: admission.Config{
+	desk := admission.Config{
 		Cluster: o.clusterName, Decider: guarded(decider), Pods: pods, Ready: ready, Answered: reporter.Answered, Log: log,
-	}}})
-	server.Register("/mutate", &webhookadmission.Webhook{Handler: &admission.Precondition{Pods: pods, Log: log}})
+	}
+	server.Register("/validate", &webhookadmission.Webhook{Handler: &admission.Handler{Config: desk}})
+	server.Register("/mutate", &webhookadmission.Webhook{Handler: &admission.Precondition{Config: desk}})
 	if err := metrics.Registry.Register(mesh.NewCollector(m)); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
@@ -219,7 +221,7 @@ func readiness(synced *atomic.Bool, m *mesh.Mesh) error {
 	if err := m.Own().Problem(); err != nil {
 		return err
 	}
-	if own := m.Reachable()[0]; own.Err != nil {
+	if own := m.OwnReachable(); own.Err != nil {
 		return fmt.Errorf("the own kvstore: %w", own.Err)
 	}
 	return nil

@@ -97,38 +97,6 @@ func (h *Handler) Handle(ctx context.Context, r admission.Request) (response adm
 	}
 }
 
-func (h *Handler) eviction(ctx context.Context, r admission.Request) admission.Response {
-	var eviction policyv1.Eviction
-	if err := json.Unmarshal(r.Object.Raw, &eviction); err != nil {
-		return refuse(fmt.Sprintf("the eviction of %s could not be decoded: %v", r.Name, err))
-	}
-	options := eviction.DeleteOptions
-	dryRun := isDryRun(r) || options != nil && slices.Contains(options.DryRun, metav1.DryRunAll)
-	if options == nil || options.Preconditions == nil || options.Preconditions.UID == nil {
-		// R12: without it, a pod recreated under the name could be evicted unclaimed.
-		return refuse(fmt.Sprintf("the eviction of %s carries no UID precondition: meshpdb's mutating webhook, which adds it, was not called", r.Name))
-	}
-	uid := *options.Preconditions.UID
-	if cached, err := h.Pods.CachedPod(ctx, r.Namespace, r.Name); err == nil && cached != nil && cached.UID == uid && !harmless(cached) {
-		// No write and no network call for what the cached view refuses.
-		if answer, ok := h.refuseEarly(ctx, r, cached, dryRun); ok {
-			return answer
-		}
-	}
-	lookup, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
-	pod, err := h.Pods.Pod(lookup, r.Namespace, r.Name)
-	switch {
-	case err != nil:
-		return refuse(fmt.Sprintf("pod %s could not be looked up: %v", r.Name, err))
-	case pod == nil:
-		return admission.Allowed("the pod does not exist")
-	case pod.UID != uid:
-		return admission.Allowed("the pod has been replaced; the API server refuses by the UID precondition")
-	}
-	return h.decide(ctx, r, PathEviction, pod, dryRun)
-}
-
 func (h *Handler) deletion(ctx context.Context, r admission.Request) admission.Response {
 	var pod corev1.Pod
 	if err := json.Unmarshal(r.OldObject.Raw, &pod); err != nil {
@@ -142,7 +110,7 @@ func (h *Handler) deletion(ctx context.Context, r admission.Request) admission.R
 		h.account(ctx, r, &pod)
 		return admission.Allowed("")
 	}
-	return h.decide(ctx, r, PathDeletion, &pod, isDryRun(r))
+	return h.decide(ctx, r, PathDeletion, &pod, isDryRun(r), time.Now())
 }
 
 // account takes note of a disruption by Kubernetes itself.
@@ -167,28 +135,7 @@ func harmless(pod *corev1.Pod) bool {
 		pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodPending
 }
 
-func (h *Handler) refuseEarly(ctx context.Context, r admission.Request, pod *corev1.Pod, dryRun bool) (admission.Response, bool) {
-	start := time.Now()
-	budgets, err := h.Pods.BudgetsOf(ctx, pod)
-	if err != nil || len(budgets) == 0 {
-		return admission.Response{}, false
-	}
-	request, unknown := h.request(pod, budgets, PathEviction)
-	if unknown != "" || h.Ready() != nil {
-		return admission.Response{}, false
-	}
-	outcome, refused := h.Decider.Refuse(request)
-	if !refused {
-		return admission.Response{}, false
-	}
-	return h.answer(Answer{
-		Path: PathEviction, User: r.UserInfo.Username, DryRun: dryRun, Pod: pod, Budgets: budgets,
-		Outcome: outcome, Took: time.Since(start),
-	}), true
-}
-
-func (h *Handler) decide(ctx context.Context, r admission.Request, path Path, pod *corev1.Pod, dryRun bool) admission.Response {
-	start := time.Now()
+func (h *Handler) decide(ctx context.Context, r admission.Request, path Path, pod *corev1.Pod, dryRun bool, start time.Time) admission.Response {
 	if harmless(pod) {
 		return admission.Allowed("")
 	}
@@ -213,15 +160,25 @@ func (h *Handler) decide(ctx context.Context, r admission.Request, path Path, po
 	case len(request.Budgets) == 0:
 		return admission.Allowed("")
 	default:
-		answer.Outcome = h.Decider.Decide(ctx, request)
+		answer.Outcome = h.ask(ctx, path, request)
 	}
 	answer.Took = time.Since(start)
 	return h.answer(answer)
 }
 
+// ask asks the cached view first; of an eviction it has been asked already.
+func (h *Handler) ask(ctx context.Context, path Path, request decide.Request) claim.Outcome {
+	if path == PathDeletion {
+		if outcome, refused := h.Decider.Refuse(request); refused {
+			return outcome
+		}
+	}
+	return h.Decider.Decide(ctx, request)
+}
+
 // request puts the question, or names a budget whose scope is not known yet. A
 // budget that leaves the own cluster out does not cover its pods.
-func (h *Handler) request(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionBudget, path Path) (question decide.Request, unknown string) {
+func (c *Config) request(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionBudget, path Path) (question decide.Request, unknown string) {
 	r := decide.Request{Namespace: pod.Namespace, Pod: pod.Name, UID: string(pod.UID), Reason: "Eviction", Services: map[string]string{}}
 	if path == PathDeletion {
 		r.Reason = "Deletion"
@@ -231,7 +188,7 @@ func (h *Handler) request(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionB
 		if len(covering.Clusters) == 0 {
 			return r, nameOf(budgets[i])
 		}
-		if !slices.Contains(covering.Clusters, h.Cluster) {
+		if !slices.Contains(covering.Clusters, c.Cluster) {
 			continue
 		}
 		r.Budgets = append(r.Budgets, covering)
@@ -240,8 +197,8 @@ func (h *Handler) request(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionB
 	return r, ""
 }
 
-func (h *Handler) answer(a Answer) admission.Response {
-	h.Answered(a)
+func (c *Config) answer(a Answer) admission.Response {
+	c.Answered(a)
 	if a.Allowed {
 		return admission.Allowed(a.Sentence)
 	}

@@ -76,6 +76,9 @@ func TestEvictions(t *testing.T) {
 		"no such pod":         {object: plain, desk: func(d *desk) { d.live = nil }},
 		"replaced pod":        {object: plain, desk: func(d *desk) { d.live.UID = "u1"; d.cached.UID = "u1" }},
 		"replaced, as the informer has yet to see": {object: plain, desk: func(d *desk) { d.live.UID = "u1" }},
+		// The caller did not say which pod he means: he may try again, where a conflict would end his drain.
+		"replaced, the UID was ours": {object: `{"metadata":{"name":"db-0","annotations":{"meshpdb.io/precondition-added":"true"}},"deleteOptions":{` + uid + `}}`,
+			desk: func(d *desk) { d.live.UID = "u1" }, refusal: "pod db-0 was replaced a moment ago"},
 		"look-up fails":  {object: plain, desk: func(d *desk) { d.live, d.liveErr = nil, errors.New("timed out") }, refusal: "pod db-0 could not be looked up: timed out"},
 		"informer fails": {object: plain, desk: func(d *desk) { d.cached, d.cachedErr = nil, errors.New("not started") }, asked: true},
 		"budgets fail":   {object: plain, desk: func(d *desk) { d.budgetsErr = errors.New("no informer") }, refusal: "the budgets of pod db-0 could not be listed: no informer"},
@@ -394,7 +397,7 @@ func TestOtherRequestsPass(t *testing.T) {
 func TestLookUpsHaveADeadline(t *testing.T) {
 	for name, handler := range map[string]admission.Handler{
 		"validating": &Handler{Config{Pods: waiting{newDesk()}, Ready: func() error { return nil }}},
-		"mutating":   &Precondition{Pods: waiting{newDesk()}},
+		"mutating":   &Precondition{Config{Pods: waiting{newDesk()}}},
 	} {
 		object := plain
 		if name == "mutating" {

@@ -52,12 +52,16 @@ func newDesk() *desk {
 	}
 }
 
-func (d *desk) handler() *Handler {
-	return &Handler{Config{
+func (d *desk) handler() *Handler { return &Handler{d.config()} }
+
+func (d *desk) precondition() *Precondition { return &Precondition{d.config()} }
+
+func (d *desk) config() Config {
+	return Config{
 		Cluster: "c1", Decider: (*deskDecider)(d), Pods: d, Log: logr.Discard(),
 		Ready:    func() error { return d.notReady },
 		Answered: func(a Answer) { d.answered = append(d.answered, a) },
-	}}
+	}
 }
 
 func (d *desk) CachedPod(context.Context, string, string) (*corev1.Pod, error) {

@@ -54,7 +54,7 @@ func FuzzReview(f *testing.F) {
 		if eviction {
 			// The name comes from the URL of a pod that exists.
 			r.Operation, r.SubResource, r.Name = admissionv1.Create, "eviction", "db-0"
-			mutated := (&Precondition{Pods: d, Log: logr.Discard()}).Handle(t.Context(), r)
+			mutated := (&Precondition{Config{Pods: d, Log: logr.Discard(), Ready: func() error { return nil }}}).Handle(t.Context(), r)
 			shaped(t, mutated)
 		}
 		response := d.handler().Handle(t.Context(), r)

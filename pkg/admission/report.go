@@ -20,6 +20,8 @@ type Reporter struct {
 	decisions *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 	phases    *prometheus.HistogramVec
+	writes    prometheus.Histogram
+	rounds    prometheus.Histogram
 }
 
 // NewReporter registers the metrics:
@@ -27,6 +29,8 @@ type Reporter struct {
 //	meshpdb_decisions_total{path,verdict,reason}
 //	meshpdb_decision_duration_seconds{path,verdict}
 //	meshpdb_decision_phase_duration_seconds{phase}
+//	meshpdb_decisions_per_write
+//	meshpdb_decisions_per_round
 func NewReporter(registerer prometheus.Registerer, recorder events.EventRecorder, log logr.Logger) (*Reporter, error) {
 	buckets := []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
 	r := &Reporter{
@@ -44,8 +48,16 @@ func NewReporter(registerer prometheus.Registerer, recorder events.EventRecorder
 			Name: "meshpdb_decision_phase_duration_seconds",
 			Help: "Time of one step of the claim protocol.", Buckets: buckets,
 		}, []string{"phase"}),
+		writes: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "meshpdb_decisions_per_write",
+			Help: "How many moves on claims (appended, granted, withdrawn, removed) shared a durable write.", Buckets: prometheus.ExponentialBuckets(1, 2, 8),
+		}),
+		rounds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "meshpdb_decisions_per_round",
+			Help: "How many decisions shared a round of reads of the clusters.", Buckets: prometheus.ExponentialBuckets(1, 2, 8),
+		}),
 	}
-	for _, c := range []prometheus.Collector{r.decisions, r.durations, r.phases} {
+	for _, c := range []prometheus.Collector{r.decisions, r.durations, r.phases, r.writes, r.rounds} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}
@@ -58,6 +70,12 @@ func (r *Reporter) Phase(step string, took time.Duration) {
 	r.phases.WithLabelValues(step).Observe(took.Seconds())
 }
 
+// Write is told how many moves a durable write carried.
+func (r *Reporter) Write(moves int) { r.writes.Observe(float64(moves)) }
+
+// Round is told how many decisions shared a round of reads.
+func (r *Reporter) Round(decisions int) { r.rounds.Observe(float64(decisions)) }
+
 // Answered is told one answer.
 func (r *Reporter) Answered(a Answer) {
 	verdict, kind, event := "refused", corev1.EventTypeWarning, "DisruptionRefused"
@@ -67,7 +85,7 @@ func (r *Reporter) Answered(a Answer) {
 	r.decisions.WithLabelValues(string(a.Path), verdict, reason(a)).Inc()
 	r.durations.WithLabelValues(string(a.Path), verdict).Observe(a.Took.Seconds())
 	r.log.Info(event, "pod", a.Pod.Namespace+"/"+a.Pod.Name, "uid", a.Pod.UID, "path", a.Path, "user", a.User,
-		"dryRun", a.DryRun, "took", a.Took.Round(10*time.Microsecond).String(), "sentence", a.Sentence)
+		"dryRun", a.DryRun, "took", a.Took.Round(10*time.Microsecond).String(), "cached", a.Cached, "sentence", a.Sentence)
 	if a.DryRun {
 		return
 	}
@@ -85,6 +103,8 @@ func reason(a Answer) string {
 		return "Accounted"
 	case a.Repeated:
 		return "Repeated"
+	case a.GaveWay:
+		return "GaveWay"
 	case a.Decision.Verdict != budget.Invalid:
 		return a.Decision.Reason.String()
 	default:

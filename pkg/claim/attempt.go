@@ -82,6 +82,10 @@ type Outcome struct {
 	Repeated bool
 	// Undecidable: denied for want of knowledge, not for want of budget.
 	Undecidable bool
+	// Cached: denied by the cached view alone, without a claim.
+	Cached bool
+	// GaveWay: denied although budget is free, for the sake of a pod that has waited longer.
+	GaveWay bool
 }
 
 // Attempt takes one request from the claim to the answer. It is not safe for
@@ -116,6 +120,9 @@ func (a *Attempt) Outcome() Outcome { return a.outcome }
 
 // Rounds returns how many rounds of reads the attempt took.
 func (a *Attempt) Rounds() int { return a.attempts }
+
+// Announced reports whether the claim was sent to instances before.
+func (a *Attempt) Announced() bool { return a.rereading || len(a.written) > 0 }
 
 // Unwritten returns the instances that have not acknowledged the claim, sorted.
 func (a *Attempt) Unwritten() []string { return slices.Sorted(maps.Keys(a.unwritten)) }

@@ -90,8 +90,9 @@ func (t *Turns) Place(budget, uid string) uint64 {
 	return 0
 }
 
-// Refused tells of a try in vain. The waiter's Ticket is used if it is its first.
-func (t *Turns) Refused(budget string, w Waiter, now time.Time) {
+// Refused tells of a try in vain, and returns whether the pod has waited long.
+// The waiter's Ticket is used if it is its first try.
+func (t *Turns) Refused(budget string, w Waiter, now time.Time) (long bool) {
 	l := t.lines[budget]
 	if l == nil {
 		l = &line{waiters: map[string]*Waiter{}}
@@ -104,9 +105,10 @@ func (t *Turns) Refused(budget string, w Waiter, now time.Time) {
 	if old == nil {
 		w.First, w.Last = now, now
 		l.waiters[w.UID] = &w
-		return
+		return false
 	}
 	old.Every, old.Last = now.Sub(old.Last), now
+	return now.Sub(old.First) >= LongWait
 }
 
 // Served forgets a pod that waits no more: it was granted, or is gone.

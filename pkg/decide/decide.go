@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -27,10 +28,13 @@ type Registry interface {
 	Instances(ctx context.Context) ([]string, error)
 }
 
-// Instances writes claims to the own kvstore.
+// Instances writes claims and waiters to the own kvstore.
 type Instances interface {
-	WriteClaim(ctx context.Context, instance string, c claim.Claim) error
+	// WriteClaims writes claims that arrived together; an error is everybody's.
+	WriteClaims(ctx context.Context, instance string, claims []claim.Claim) error
 	DeleteClaim(ctx context.Context, instance string, c claim.Claim) error
+	// WriteWaiters tells of who waits for a budget at this replica; none deletes.
+	WriteWaiters(ctx context.Context, instance, namespace, budget, replica string, waiters []claim.Waiter) error
 }
 
 // Scopes reads which clusters take part in a budget, by quorum.
@@ -45,7 +49,7 @@ type Query struct {
 	Services map[string]string
 }
 
-// Clusters reads the stores of the mesh.
+// Clusters reads the stores of the mesh. Snapshots are shared: nobody changes them.
 type Clusters interface {
 	Snapshot(ctx context.Context, cluster string, q Query) claim.Snapshot
 	Cached(cluster string, q Query) claim.Snapshot
@@ -68,7 +72,9 @@ type Request struct {
 
 // Config of a Decider. All fields are required except those with defaults.
 type Config struct {
-	Cluster  string
+	Cluster string
+	// Replica is this controller's name, unique in the cluster and without slashes.
+	Replica  string
 	Ledger   Ledger
 	Registry Registry
 	Own      Instances
@@ -86,24 +92,34 @@ type Config struct {
 	Patience time.Duration
 	// Observe is told each step and its duration; optional.
 	Observe func(step string, took time.Duration)
+	// Round is told how many decisions shared a round of reads; optional.
+	Round func(decisions int)
 }
 
 // Decider answers requests. It is safe for concurrent use.
 type Decider struct {
 	config Config
+	shared shared
 	ticket atomic.Uint64
-	// background counts clean-ups that outlive their request.
+	// known holds the instances that the registry named last: a hint.
+	known atomic.Pointer[[]string]
+	// background counts what outlives its request; ending stops the part of it that waits.
 	background sync.WaitGroup
+	ending     context.Context
+	end        context.CancelFunc
 
 	mu          sync.Mutex
 	undecidable map[string]spell
-	closed      bool
+	turns       *claim.Turns
+	// telling holds the budgets whose waiters are being told to the mesh.
+	telling map[string]bool
+	closed  bool
 }
 
 // New checks the configuration.
 func New(config Config) (*Decider, error) {
-	if config.Cluster == "" || config.Ledger == nil || config.Registry == nil || config.Own == nil || config.Clusters == nil || config.Scopes == nil || config.NewID == nil {
-		return nil, errors.New("decide: cluster, ledger, registry, own, clusters, scopes and newID are required")
+	if config.Cluster == "" || config.Replica == "" || config.Ledger == nil || config.Registry == nil || config.Own == nil || config.Clusters == nil || config.Scopes == nil || config.NewID == nil {
+		return nil, errors.New("decide: cluster, replica, ledger, registry, own, clusters, scopes and newID are required")
 	}
 	config.Timeout = cmp.Or(config.Timeout, 5*time.Second)
 	config.ReadTimeout = cmp.Or(config.ReadTimeout, 2*time.Second)
@@ -111,7 +127,15 @@ func New(config Config) (*Decider, error) {
 	if config.Observe == nil {
 		config.Observe = func(string, time.Duration) {}
 	}
-	return &Decider{config: config, undecidable: map[string]spell{}}, nil
+	if config.Round == nil {
+		config.Round = func(int) {}
+	}
+	d := &Decider{
+		config: config, shared: newShared(config), undecidable: map[string]spell{},
+		turns: claim.NewTurns(rand.Float64), telling: map[string]bool{},
+	}
+	d.ending, d.end = context.WithCancel(context.Background())
+	return d, nil
 }
 
 // Close blocks until every clean-up has ended, and begins no more: what is
@@ -120,20 +144,25 @@ func (d *Decider) Close() {
 	d.mu.Lock()
 	d.closed = true
 	d.mu.Unlock()
+	d.end()
 	d.background.Wait()
 }
 
-// Decide answers a request within the configured timeout.
+// Decide answers a request within the configured timeout. Ask Refuse first:
+// what the cached view refuses costs nothing.
 func (d *Decider) Decide(ctx context.Context, r Request) claim.Outcome {
-	if o, refused := d.Refuse(r); refused {
-		return o
-	}
 	ctx, cancel := context.WithTimeout(ctx, d.config.Timeout)
 	defer cancel()
 	if r.DryRun {
 		return d.preview(ctx, r)
 	}
-	return d.run(ctx, r)
+	o := d.run(ctx, r)
+	if o.Allowed {
+		d.served(r)
+	} else {
+		d.refused(r, o, nil)
+	}
+	return o
 }
 
 // preview decides from fresh reads, without a claim: it may be outdated at
@@ -146,11 +175,21 @@ func (d *Decider) preview(ctx context.Context, r Request) claim.Outcome {
 
 // judge asks all budgets as if every standing claim went first.
 func judge(r Request, snapshots []claim.Snapshot) claim.Outcome {
-	standing := claim.Standing(snapshots)
-	var worst claim.Outcome
+	return worst(judgeEach(r, snapshots, claim.Standing(snapshots)))
+}
+
+func judgeEach(r Request, snapshots []claim.Snapshot, standing map[string]budget.Claim) []claim.Outcome {
+	all := make([]claim.Outcome, 0, len(r.Budgets))
 	for _, b := range r.Budgets {
 		decision := budget.Decide(claim.Question(b, r.Pod, r.UID, snapshots, standing))
-		o := claim.Judged(b.Name, decision)
+		all = append(all, claim.Judged(b.Name, decision))
+	}
+	return all
+}
+
+func worst(all []claim.Outcome) claim.Outcome {
+	var worst claim.Outcome
+	for _, o := range all {
 		if worst.Budget == "" || claim.Severer(o, worst) {
 			worst = o
 		}
@@ -164,7 +203,7 @@ func (d *Decider) run(ctx context.Context, r Request) claim.Outcome {
 	a := claim.Begin(claim.Request{
 		Claim: claim.Claim{
 			ID: d.config.NewID(), UID: r.UID, Namespace: r.Namespace, Pod: r.Pod,
-			Budgets: names(r.Budgets), Cluster: d.config.Cluster, Reason: r.Reason,
+			Budgets: names(r.Budgets), Cluster: d.config.Cluster, Reason: r.Reason, Ticket: d.place(r),
 		},
 		Budgets: r.Budgets,
 		// Time to withdraw, or to make the grant durable, within the deadline.
@@ -191,11 +230,9 @@ func (d *Decider) perform(ctx context.Context, step claim.Step, a *claim.Attempt
 	case claim.AppendClaim:
 		a.Appended(d.config.Ledger.Append(ctx, a.Claim(), d.ticket.Load()))
 	case claim.ReadRegistry:
-		a.Registered(d.config.Registry.Instances(ctx))
+		d.announce(ctx, a)
 	case claim.WriteInstances:
-		a.Written(d.each(ctx, a.Unwritten(), func(ctx context.Context, instance string) error {
-			return d.config.Own.WriteClaim(ctx, instance, a.Claim())
-		}))
+		a.Written(d.write(ctx, a.Unwritten(), a.Claim()))
 	case claim.ReadClusters:
 		snapshots := d.readClaimed(ctx, a.Clusters(), r)
 		d.sawTicket(claim.MaxTicket(snapshots))
@@ -224,11 +261,9 @@ func (d *Decider) perform(ctx context.Context, step claim.Step, a *claim.Attempt
 // shown as pending counts as well, it only makes others wait (R6).
 func (d *Decider) mirror(ctx context.Context, c claim.Claim) {
 	d.later(ctx, func(ctx context.Context) {
-		instances, err := d.config.Registry.Instances(ctx)
-		if err != nil {
-			return
+		if instances, err := d.registered(ctx); err == nil {
+			d.write(ctx, instances, c)
 		}
-		d.each(ctx, instances, func(ctx context.Context, i string) error { return d.config.Own.WriteClaim(ctx, i, c) })
 	})
 }
 
@@ -239,11 +274,9 @@ func (d *Decider) withdraw(ctx context.Context, c claim.Claim) {
 		if withdrawn, err := d.config.Ledger.Withdraw(ctx, c); err != nil || !withdrawn {
 			return
 		}
-		instances, err := d.config.Registry.Instances(ctx)
-		if err != nil {
-			return
+		if instances, err := d.registered(ctx); err == nil {
+			d.each(ctx, instances, func(ctx context.Context, i string) error { return d.config.Own.DeleteClaim(ctx, i, c) })
 		}
-		d.each(ctx, instances, func(ctx context.Context, i string) error { return d.config.Own.DeleteClaim(ctx, i, c) })
 	})
 }
 

@@ -23,10 +23,23 @@ func (d *Decider) Refuse(r Request) (claim.Outcome, bool) {
 			return claim.Outcome{}, false
 		}
 	}
-	o := judge(r, snapshots)
-	if o.Decision.Verdict != budget.Deny || !d.settled(o) {
-		return claim.Outcome{}, false
+	standing := claim.Standing(snapshots)
+	judged := judgeEach(r, snapshots, standing)
+	o := worst(judged)
+	switch {
+	case o.Decision.Verdict == budget.Deny:
+		if !d.settled(o) {
+			return claim.Outcome{}, false
+		}
+	default:
+		var yields bool
+		if o, yields = d.givesWay(r, judged, snapshots, standing); !yields {
+			return claim.Outcome{}, false
+		}
 	}
+	o.Cached = true
+	d.refused(r, o, snapshots)
+	o.Sentence += age(snapshots, time.Now())
 	return o, true
 }
 

@@ -3,8 +3,8 @@ package decide
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -23,15 +23,18 @@ func (d *Decider) readClaimed(ctx context.Context, clusters []string, r Request)
 	defer cancel()
 	for i, b := range r.Budgets {
 		scopes.Go(func() {
-			views[i], failures[i] = d.config.Scopes.Scope(readCtx, r.Namespace, strings.TrimPrefix(b.Name, r.Namespace+"/"))
+			views[i], failures[i] = d.shared.scopes.Call(readCtx, b.Name, r.Namespace)
 		})
 	}
 	snapshots := d.readAll(ctx, clusters, r.query())
 	scopes.Wait()
-	for _, s := range snapshots {
+	for at, s := range snapshots {
 		if s.Cluster != d.config.Cluster {
 			continue
 		}
+		// Others share this snapshot.
+		s.Budgets = maps.Clone(s.Budgets)
+		snapshots[at] = s
 		for i, b := range r.Budgets {
 			report, ok := s.Budgets[b.Name]
 			if !ok {
@@ -52,14 +55,20 @@ func (d *Decider) readClaimed(ctx context.Context, clusters []string, r Request)
 }
 
 // readAll is one parallel round of reads (R3). A cluster that does not answer
-// in time is an invalid snapshot.
+// in time is an invalid snapshot. The read itself is bounded by ReadTimeout.
 func (d *Decider) readAll(ctx context.Context, clusters []string, q Query) []claim.Snapshot {
-	ctx, cancel := context.WithTimeout(ctx, d.config.ReadTimeout)
-	defer cancel()
 	snapshots := make([]claim.Snapshot, len(clusters))
 	var reads sync.WaitGroup
 	for i, c := range clusters {
-		reads.Go(func() { snapshots[i] = d.config.Clusters.Snapshot(ctx, c, q) })
+		reads.Go(func() {
+			s, err := d.shared.reads.Call(ctx, place{cluster: c, namespace: q.Namespace}, q)
+			if err != nil {
+				// The request's own time is over. What the cluster stated last still binds (B03).
+				s = d.config.Clusters.Cached(c, q)
+				s.Invalid = "its kvstore does not answer in time"
+			}
+			snapshots[i] = s
+		})
 	}
 	reads.Wait()
 	return snapshots

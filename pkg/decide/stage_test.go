@@ -101,7 +101,7 @@ func (s *stage) decider(t *testing.T, changes ...func(*Config)) *Decider {
 	var mu sync.Mutex
 	id := 0
 	config := Config{
-		Cluster: "c1", Ledger: (*stageLedger)(s), Registry: s, Own: s, Clusters: s, Scopes: s,
+		Cluster: "c1", Replica: "r1", Ledger: (*stageLedger)(s), Registry: s, Own: s, Clusters: s, Scopes: s,
 		NewID: func() string {
 			mu.Lock()
 			defer mu.Unlock()
@@ -262,15 +262,28 @@ func (s *stage) Instances(ctx context.Context) ([]string, error) {
 	return slices.Clone(s.registered), nil
 }
 
-func (s *stage) WriteClaim(ctx context.Context, instance string, c claim.Claim) error {
-	err := s.call(ctx, "WriteClaim %s %s", instance, c.State)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err == nil {
-		s.stores[instance][c.ID] = c
-		s.calls = append(s.calls, fmt.Sprintf("Written %s %s", instance, c.State))
+func (s *stage) WriteClaims(ctx context.Context, instance string, claims []claim.Claim) error {
+	for _, c := range claims {
+		err := s.call(ctx, "WriteClaim %s %s", instance, c.State)
+		s.mu.Lock()
+		if err == nil {
+			s.stores[instance][c.ID] = c
+			s.calls = append(s.calls, fmt.Sprintf("Written %s %s", instance, c.State))
+		}
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
+}
+
+func (s *stage) WriteWaiters(ctx context.Context, instance, namespace, budget, replica string, waiters []claim.Waiter) error {
+	var pods []string
+	for _, w := range waiters {
+		pods = append(pods, w.Pod)
+	}
+	return s.call(ctx, "WriteWaiters %s %s/%s %s %s", instance, namespace, budget, replica, strings.Join(pods, ","))
 }
 
 func (s *stage) DeleteClaim(ctx context.Context, instance string, c claim.Claim) error {
@@ -320,10 +333,13 @@ func (s *stage) Changes() <-chan struct{} {
 	return s.changes
 }
 
-// decide asks, waits for the clean-ups, and tells how long the answer took.
+// decideOn asks as the webhook does, waits for the clean-ups, and tells how long the answer took.
 func decideOn(ctx context.Context, d *Decider, r Request) (claim.Outcome, time.Duration) {
 	start := time.Now()
-	o := d.Decide(ctx, r)
+	o, refused := d.Refuse(r)
+	if !refused {
+		o = d.Decide(ctx, r)
+	}
 	took := time.Since(start)
 	d.Close()
 	return o, took
