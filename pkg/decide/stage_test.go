@@ -33,6 +33,8 @@ type stage struct {
 	changes       chan struct{}
 	seen          []uint64
 	withdrawn     func(bool) bool
+	// sizes of the batches by what they were for.
+	batches map[string][]int
 }
 
 // newStage shows c1 and c2 with two available pods each, budget n/b with maxUnavailable 1.
@@ -46,6 +48,7 @@ func newStage() *stage {
 		scope:      map[string][]string{"b": {"c1", "c2"}, "b2": {"c1", "c2"}},
 		changes:    make(chan struct{}),
 		withdrawn:  func(is bool) bool { return is },
+		batches:    map[string][]int{},
 	}
 }
 
@@ -102,6 +105,7 @@ func (s *stage) decider(t *testing.T, changes ...func(*Config)) *Decider {
 	id := 0
 	config := Config{
 		Cluster: "c1", Replica: "r1", Ledger: (*stageLedger)(s), Registry: s, Own: s, Clusters: s, Scopes: s,
+		Round: func(decisions int) { s.batch("round", decisions) },
 		NewID: func() string {
 			mu.Lock()
 			defer mu.Unlock()
@@ -263,6 +267,7 @@ func (s *stage) Instances(ctx context.Context) ([]string, error) {
 }
 
 func (s *stage) WriteClaims(ctx context.Context, instance string, claims []claim.Claim) error {
+	s.batch(instance, len(claims))
 	for _, c := range claims {
 		err := s.call(ctx, "WriteClaim %s %s", instance, c.State)
 		s.mu.Lock()
@@ -276,6 +281,12 @@ func (s *stage) WriteClaims(ctx context.Context, instance string, claims []claim
 		}
 	}
 	return nil
+}
+
+func (s *stage) batch(what string, size int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.batches[what] = append(s.batches[what], size)
 }
 
 func (s *stage) WriteWaiters(ctx context.Context, instance, namespace, budget, replica string, waiters []claim.Waiter) error {

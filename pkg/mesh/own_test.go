@@ -75,6 +75,22 @@ func TestOwnClaims(t *testing.T) {
 	if err != nil || len(stored) != 2 || fmt.Sprintf("%+v", claims) != fmt.Sprintf("%+v", []claim.Claim{c, other}) {
 		t.Errorf("stored %v, claims %+v, %v", stored, claims, err)
 	}
+	// Claims that arrive together, more than a transaction may hold; one of them twice.
+	var many []claim.Claim
+	for i := range 150 {
+		many = append(many, claim.Claim{ID: fmt.Sprint("m-", i%149), UID: "p", Namespace: "shop", State: claim.Pending, Ticket: 1})
+	}
+	if err := own.WriteClaims(ctx, s.address, many); err != nil || len(s.prefix()) != 2+149 {
+		t.Errorf("%d claims are stored, %v", len(s.prefix()), err)
+	}
+	if err := own.WriteClaims(ctx, s.address, append(many, claim.Claim{ID: "x", Namespace: "shop"})); err == nil {
+		t.Error("a claim without UID was written among others")
+	}
+	for _, m := range many {
+		if err := own.DeleteClaim(ctx, s.address, m); err != nil {
+			t.Fatal(err)
+		}
+	}
 	c.State = claim.Granted
 	if err := own.WriteClaim(ctx, s.address, c); err != nil || !strings.Contains(s.get(ownPrefix+"claims/shop/c-1"), `"state":"Granted"`) {
 		t.Errorf("granted: %s, %v", s.get(ownPrefix+"claims/shop/c-1"), err)
