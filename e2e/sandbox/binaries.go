@@ -40,6 +40,7 @@ func toolModules() map[string][]tool {
 			{"kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes"},
 			{"kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", "k8s.io/kubernetes"},
 			{"kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", "k8s.io/kubernetes"},
+			{"kubectl", "k8s.io/kubernetes/cmd/kubectl", "k8s.io/kubernetes"},
 		},
 		"cilium": {
 			{"clustermesh-apiserver", "github.com/cilium/cilium/clustermesh-apiserver", "github.com/cilium/cilium"},
