@@ -58,7 +58,7 @@ func (c *Cluster) startAPIServer(ctx context.Context, etcd string) error {
 	if err != nil {
 		return err
 	}
-	if err := c.writeServerFiles(); err != nil {
+	if err := errors.Join(c.writeServerFiles(), c.writeAuditPolicy()); err != nil {
 		return err
 	}
 	return c.mesh.addresses.retryClash(c.addr, 1, func(ports []string) error {
@@ -97,6 +97,8 @@ func (c *Cluster) apiServerArgs(etcd string) []string {
 		"--authorization-mode=RBAC",
 		"--allow-privileged",
 		fmt.Sprintf("--service-cluster-ip-range=10.%d.0.0/16", 100+c.ID),
+		"--audit-policy-file=" + c.auditPolicyPath(),
+		"--audit-log-path=" + c.auditLogPath(), fmt.Sprintf("--audit-log-maxsize=%d", auditLogMegabytes),
 	}
 }
 

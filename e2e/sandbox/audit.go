@@ -1,0 +1,111 @@
+package sandbox
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// auditLogMegabytes is far more than the controllers of one mesh make it log: the log is never rotated, so that one
+// file has all of it.
+const auditLogMegabytes = 2000
+
+// ControllerUser is who the controllers are to their API server.
+const ControllerUser = "system:serviceaccount:" + controllerNamespace + ":" + controllerAccount
+
+// AuditEvent is one request that a controller made to its cluster's API server.
+type AuditEvent struct {
+	Verb, Resource, Subresource string
+	Namespace, Name             string
+	User                        string
+	// Credential differs between the controllers of a cluster.
+	Credential string
+	// Code is the HTTP status of the answer.
+	Code int
+	// Time is when the request arrived, Done when it was answered. A watch is done when it begins.
+	Time, Done time.Time
+}
+
+func (c *Cluster) auditPolicyPath() string {
+	return filepath.Join(c.dir, "kube-apiserver", "audit.yaml")
+}
+
+func (c *Cluster) auditLogPath() string { return c.logPath("audit") }
+
+// writeAuditPolicy restricts the log to the controllers: everybody else's requests would slow the API server down.
+func (c *Cluster) writeAuditPolicy() error {
+	policy := fmt.Sprintf(`apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+  users: [%q]
+- level: None
+`, ControllerUser)
+	return writeFiles(filepath.Dir(c.auditPolicyPath()), map[string][]byte{filepath.Base(c.auditPolicyPath()): []byte(policy)})
+}
+
+// Audit returns the requests of the cluster's controllers that arrived at since or later, in the order in which they
+// were answered. What was answered just now may be missing.
+func (c *Cluster) Audit(since time.Time) ([]AuditEvent, error) {
+	content, err := os.ReadFile(c.auditLogPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read audit log of %s: %w", c.Name, err)
+	}
+	return parseAudit(content, since)
+}
+
+// auditRecord is what is used of a line of the log, in the format of audit.k8s.io/v1.
+type auditRecord struct {
+	Stage string `json:"stage"`
+	Verb  string `json:"verb"`
+	User  struct {
+		Username string              `json:"username"`
+		Extra    map[string][]string `json:"extra"`
+	} `json:"user"`
+	ObjectRef struct {
+		Resource, Subresource, Namespace, Name string
+	} `json:"objectRef"`
+	ResponseStatus struct {
+		Code int `json:"code"`
+	} `json:"responseStatus"`
+	RequestReceivedTimestamp metav1.MicroTime `json:"requestReceivedTimestamp"`
+	StageTimestamp           metav1.MicroTime `json:"stageTimestamp"`
+}
+
+func parseAudit(content []byte, since time.Time) ([]AuditEvent, error) {
+	var all []AuditEvent
+	for line := range bytes.Lines(content) {
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			break // still being written
+		}
+		var r auditRecord
+		if err := json.Unmarshal(line, &r); err != nil {
+			return nil, fmt.Errorf("parse audit log: %w", err)
+		}
+		// A watch is told when it begins and when it ends.
+		if r.RequestReceivedTimestamp.Time.Before(since) || r.Verb == "watch" && r.Stage != "ResponseStarted" {
+			continue
+		}
+		e := AuditEvent{
+			Verb: r.Verb, Resource: r.ObjectRef.Resource, Subresource: r.ObjectRef.Subresource,
+			Namespace: r.ObjectRef.Namespace, Name: r.ObjectRef.Name, User: r.User.Username, Code: r.ResponseStatus.Code,
+			Time: r.RequestReceivedTimestamp.Time, Done: r.StageTimestamp.Time,
+		}
+		if id := r.User.Extra["authentication.kubernetes.io/credential-id"]; len(id) > 0 {
+			e.Credential = id[0]
+		}
+		all = append(all, e)
+	}
+	return all, nil
+}
