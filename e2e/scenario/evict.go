@@ -21,6 +21,7 @@ type Tally struct {
 	failures []error
 	last     map[string][]string
 	refusal  Refusal
+	requests []Request
 }
 
 // Refusal is one eviction that was answered with 429.
@@ -38,15 +39,18 @@ func (t *Tally) Record(cluster string, took time.Duration, err error) {
 	switch {
 	case err == nil:
 		t.granted = append(t.granted, took)
+		t.note(cluster, took, Granted)
 		sentence = "allowed"
 	case apierrors.IsTooManyRequests(err):
 		t.refused++
+		t.note(cluster, took, Refused)
 		t.refusal = Refusal{Cluster: cluster, Sentence: Sentence(err)}
 		sentence = "refused: " + t.refusal.Sentence
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
 		return
 	default:
 		t.failures = append(t.failures, err)
+		t.note(cluster, took, Failed)
 		sentence = "failed: " + err.Error()
 	}
 	t.last[cluster] = append(t.last[cluster], sentence)
@@ -157,9 +161,11 @@ func (w *Workload) evictAny(ctx context.Context, c *Cluster, tally *Tally) {
 	pod := pods[rand.IntN(len(pods))]
 	start := time.Now()
 	err = c.Evict(ctx, w.Namespace, pod.Name)
-	if ctx.Err() == nil {
-		tally.Record(c.Name, time.Since(start), err)
+	if ctx.Err() != nil {
+		tally.Abandon(c.Name, start)
+		return
 	}
+	tally.Record(c.Name, time.Since(start), err)
 }
 
 // Available lists the pods of one cluster that are ready and not terminating.

@@ -127,13 +127,20 @@ func (w *Workload) Budget(ctx context.Context, spec v1alpha1.MeshPodDisruptionBu
 // NativeBudget applies a PodDisruptionBudget of the same size in every cluster.
 func (w *Workload) NativeBudget(ctx context.Context, maxUnavailable intstr.IntOrString) error {
 	for _, c := range w.Clusters {
-		b := &policyv1.PodDisruptionBudget{ObjectMeta: w.meta(), Spec: policyv1.PodDisruptionBudgetSpec{
-			MaxUnavailable: &maxUnavailable,
-			Selector:       &metav1.LabelSelector{MatchLabels: map[string]string{"app": w.Name}},
-		}}
-		if _, err := c.Client.PolicyV1().PodDisruptionBudgets(w.Namespace).Create(ctx, b, metav1.CreateOptions{}); err != nil {
-			return fmt.Errorf("create PodDisruptionBudget in %s: %w", c.Name, err)
+		if err := w.nativeBudget(ctx, c, maxUnavailable); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func (w *Workload) nativeBudget(ctx context.Context, c *Cluster, maxUnavailable intstr.IntOrString) error {
+	b := &policyv1.PodDisruptionBudget{ObjectMeta: w.meta(), Spec: policyv1.PodDisruptionBudgetSpec{
+		MaxUnavailable: &maxUnavailable,
+		Selector:       &metav1.LabelSelector{MatchLabels: map[string]string{"app": w.Name}},
+	}}
+	if _, err := c.Client.PolicyV1().PodDisruptionBudgets(w.Namespace).Create(ctx, b, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("create PodDisruptionBudget in %s: %w", c.Name, err)
 	}
 	return nil
 }
