@@ -38,6 +38,19 @@ type Mesh struct {
 // New starts a mesh and returns when all of it is ready. The context bounds the start only; Stop ends the mesh. If
 // something cannot be started, everything is stopped, and the error names the component, its last log lines and the folder.
 func New(ctx context.Context, o Options) (*Mesh, error) {
+	m, err := prepare(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.start(ctx); err != nil {
+		return nil, m.abort(err)
+	}
+	m.progressf("the mesh is up")
+	return m, nil
+}
+
+// prepare builds the programs and makes the folder of a mesh that runs nothing yet.
+func prepare(ctx context.Context, o Options) (*Mesh, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
@@ -53,12 +66,13 @@ func New(ctx context.Context, o Options) (*Mesh, error) {
 		return nil, fmt.Errorf("start sandbox: %w", err)
 	}
 	m.launcher, m.addresses = newLauncher(), newAddresses()
-	if err := m.start(ctx); err != nil {
-		m.keep = true
-		return nil, fmt.Errorf("start sandbox (logs in %s): %w", filepath.Join(m.Dir, "logs"), errors.Join(err, m.end()))
-	}
-	m.progressf("the mesh is up")
 	return m, nil
+}
+
+// abort stops what a start that failed has left running. The files stay.
+func (m *Mesh) abort(err error) error {
+	m.keep = true
+	return fmt.Errorf("start sandbox (logs in %s): %w", filepath.Join(m.Dir, "logs"), errors.Join(err, m.end()))
 }
 
 func (m *Mesh) makeDir() (err error) {
