@@ -20,10 +20,10 @@ type DisruptionLedger struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Ticket int64 `json:"ticket,omitempty"`
-	// claims that stand.
+	// claims that stand. Atomic, for they are always swapped as a whole: the API
+	// server would otherwise keep the owner of each field of each claim at every write.
 	// +optional
-	// +listType=map
-	// +listMapKey=id
+	// +listType=atomic
 	Claims []DisruptionClaim `json:"claims,omitempty"`
 }
 
