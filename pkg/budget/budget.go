@@ -141,6 +141,8 @@ type Pod struct {
 	// Available: Ready, not terminating, and not contradicted by Cilium's
 	// exported endpoints.
 	Available bool
+	// Terminating: on its way out, whoever asked for that.
+	Terminating bool
 	// Claim is the strongest claim on the pod.
 	Claim Claim
 }
@@ -165,7 +167,8 @@ type Question struct {
 	Budget string
 	// Pod is the pod's name, for the sentence.
 	Pod string
-	// UID of the pod; empty asks for the state of the budget only.
+	// UID of the pod; empty asks for the state of the budget: whether one more
+	// available pod may go, whichever.
 	UID      string
 	Clusters []Cluster
 }
@@ -181,7 +184,7 @@ type Decision struct {
 	// Available is the number of available pods that no granted claim names,
 	// the pod in question included, each cluster capped at what it expects.
 	Available int
-	// InFlight is the number of pods named in granted claims.
+	// InFlight is the number of pods that are named in granted claims or terminate.
 	InFlight int
 	// Left is what would remain available if the pod went, without the pods
 	// of granted claims and of those that go first.
@@ -206,7 +209,7 @@ func Decide(q Question) Decision {
 	clusters := slices.SortedFunc(slices.Values(q.Clusters), func(a, b Cluster) int { return cmp.Compare(a.Name, b.Name) })
 	q.Clusters = clusters
 	t := count(q)
-	d := Decision{Expected: t.expected, Available: t.available, InFlight: t.inFlight, Left: t.leftOfFirst, Unread: t.unread}
+	d := Decision{Expected: t.expected, Available: t.available, InFlight: t.inFlight, Left: max(0, t.leftOfFirst), Unread: t.unread}
 	bounds := strictest(clusters, t.expected)
 	if len(bounds) == 0 {
 		d.Verdict, d.Reason = Deny, Unbounded
@@ -251,7 +254,7 @@ func count(q Question) tally {
 		}
 		var available, first, all int
 		for _, p := range c.Pods {
-			if p.Claim == Granted {
+			if p.Claim == Granted || p.Terminating {
 				t.inFlight++
 			}
 			if !p.Available || p.Claim == Granted {
@@ -272,6 +275,10 @@ func count(q Question) tally {
 		t.available += min(available, c.Expected)
 		t.leftOfFirst += min(first, c.Expected)
 		t.leftOfAll += min(all, c.Expected)
+	}
+	if q.UID == "" {
+		t.leftOfFirst--
+		t.leftOfAll--
 	}
 	return t
 }

@@ -17,7 +17,7 @@ var (
 )
 
 // cluster reads "c1 3 ++-g": name, expected count, and one letter a pod: + available,
-// - not, g granted, h pending and first, l pending and later, G granted but no longer available.
+// - not, g granted, h pending and first, l pending and later, G granted but no longer available, t terminating.
 // "c1 !reason" is an unread cluster.
 func cluster(text string, view []string, bounds ...Bound) Cluster {
 	name, rest, _ := strings.Cut(text, " ")
@@ -31,7 +31,7 @@ func cluster(text string, view []string, bounds ...Bound) Cluster {
 		panic(err)
 	}
 	for i, l := range letters {
-		p := Pod{UID: fmt.Sprintf("%s-%d", name, i), Available: l != '-' && l != 'G'}
+		p := Pod{UID: fmt.Sprintf("%s-%d", name, i), Available: !strings.ContainsRune("-Gt", l), Terminating: l == 't'}
 		switch l {
 		case 'g', 'G':
 			p.Claim = Granted
@@ -84,6 +84,29 @@ func TestDecideSaysWhy(t *testing.T) {
 	} {
 		d := Decide(question(tt.bound, tt.rows...))
 		if got := fmt.Sprintf("%s %s: %s", d.Verdict, d.Reason, d.Sentence); got != tt.want {
+			t.Errorf("%v %q\n got %s\nwant %s", tt.bound, tt.rows, got, tt.want)
+		}
+	}
+}
+
+// TestDecideOfNoPodIsTheState: without a pod the question is whether one more may go.
+func TestDecideOfNoPodIsTheState(t *testing.T) {
+	for _, tt := range []struct {
+		bound Bound
+		rows  []string
+		want  string
+	}{
+		{max1, []string{"c1 3 +++", "c2 3 +++"}, "1 allowed, 0 in flight, allow SufficientPods: evicting a pod leaves 5 of 6 pods available, budget prod/db needs 5 (maxUnavailable 1; c1 3/3; c2 3/3)"},
+		{max1, []string{"c1 3 +++", "c2 3 ++g"}, "0 allowed, 1 in flight, deny InsufficientPods: evicting a pod would leave 4 of 6 pods available, budget prod/db needs 5 (maxUnavailable 1; c1 3/3; c2 2/3, 1 in flight)"},
+		{max1, []string{"c1 3 +++", "c2 3 ++Gt"}, "0 allowed, 2 in flight, deny InsufficientPods: evicting a pod would leave 4 of 6 pods available, budget prod/db needs 5 (maxUnavailable 1; c1 3/3; c2 2/3, 2 in flight)"},
+		{max1, []string{"c1 2 ++t"}, "1 allowed, 1 in flight, allow SufficientPods: evicting a pod leaves 1 of 2 pods available, budget prod/db needs 1 (maxUnavailable 1; c1 2/2, 1 in flight)"},
+		{min5, []string{"c1 5 +++++", "c2 !gone"}, "0 allowed, 0 in flight, deny ClusterNotRead: evicting a pod would leave 4 pods provably available, budget prod/db needs 5 (minAvailable 5), and cluster c2 (gone) counts as 0"},
+		{max1, []string{"c1 0"}, "0 allowed, 0 in flight, deny InsufficientPods: none of 0 pods is available, budget prod/db needs 0 (maxUnavailable 1; c1 0/0)"},
+	} {
+		q := question(tt.bound, tt.rows...)
+		q.Pod, q.UID = "", ""
+		d := Decide(q)
+		if got := fmt.Sprintf("%d allowed, %d in flight, %s %s: %s", d.Allowed(), d.InFlight, d.Verdict, d.Reason, d.Sentence); got != tt.want {
 			t.Errorf("%v %q\n got %s\nwant %s", tt.bound, tt.rows, got, tt.want)
 		}
 	}

@@ -25,6 +25,9 @@ func describe(q Question, d Decision, bounds []Bound) string {
 	case ViewsDiffer:
 		return fmt.Sprintf("budget %s with %s cannot be decided while its clusters disagree on who takes part: %s", q.Budget, relativeBound(bounds), views(q))
 	}
+	if q.UID == "" && d.Available == 0 {
+		return fmt.Sprintf("none of %d pods is available, budget %s needs %d (%s%s)", d.Expected, q.Budget, d.Desired, bounds[0], details(q))
+	}
 	verb := "would leave"
 	if d.Verdict == Allow {
 		verb = "leaves"
@@ -124,11 +127,11 @@ func detail(c Cluster) (row string, whole bool) {
 	if c.Unread != "" {
 		return fmt.Sprintf("%s not read: %s", c.Name, c.Unread), false
 	}
-	var available, granted, waiting int
+	var available, inFlight, waiting int
 	for _, p := range c.Pods {
 		switch {
-		case p.Claim == Granted:
-			granted++
+		case p.Claim == Granted || p.Terminating:
+			inFlight++
 		case p.Available:
 			available++
 			if p.Claim == PendingHigher || p.Claim == PendingLower {
@@ -136,10 +139,10 @@ func detail(c Cluster) (row string, whole bool) {
 			}
 		}
 	}
-	whole = available >= c.Expected && granted == 0 && waiting == 0
+	whole = available >= c.Expected && inFlight == 0 && waiting == 0
 	row = fmt.Sprintf("%s %d/%d", c.Name, available, c.Expected)
-	if granted > 0 {
-		row += fmt.Sprintf(", %d in flight", granted)
+	if inFlight > 0 {
+		row += fmt.Sprintf(", %d in flight", inFlight)
 	}
 	if waiting > 0 {
 		row += fmt.Sprintf(", %d being decided", waiting)

@@ -268,7 +268,10 @@ func (r *Budgets) status(b *v1alpha1.MeshPodDisruptionBudget, scope []string, ow
 	for _, c := range scope {
 		snapshots = append(snapshots, r.Views.Cached(c, query))
 	}
-	q := claim.Question(covering, "", "", snapshots, claim.Standing(snapshots))
+	standing := claim.Standing(snapshots)
+	// What is being decided is no news yet, and saying so would be one more write for every decision.
+	maps.DeleteFunc(standing, func(_ string, c budget.Claim) bool { return c != budget.Granted })
+	q := claim.Question(covering, "", "", snapshots, standing)
 	d := budget.Decide(q)
 	status := v1alpha1.MeshPodDisruptionBudgetStatus{
 		ObservedGeneration:  b.Generation,

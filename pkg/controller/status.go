@@ -40,7 +40,7 @@ func clusterStatus(c budget.Cluster, old []v1alpha1.ClusterStatus) v1alpha1.Clus
 	row.ExpectedPods = int32(c.Expected)
 	for _, p := range c.Pods {
 		switch {
-		case p.Claim == budget.Granted:
+		case p.Claim == budget.Granted || p.Terminating:
 			row.DisruptionsInFlight++
 		case p.Available:
 			row.CurrentHealthy++

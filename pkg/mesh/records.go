@@ -236,7 +236,7 @@ func (r *records) report(name string, ref BudgetRef, b wire.Budget, serving func
 				available = available || addresses[ip]
 			}
 		}
-		report.Pods = append(report.Pods, claim.Pod{UID: uid, Available: available})
+		report.Pods = append(report.Pods, claim.Pod{UID: uid, Available: available, Terminating: p.Unavailable == wire.Terminating})
 	}
 	return report
 }

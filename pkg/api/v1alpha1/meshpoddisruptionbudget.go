@@ -19,6 +19,10 @@ import (
 // +kubebuilder:printcolumn:name="Clusters",type=string,JSONPath=`.status.clustersReachable`
 // +kubebuilder:printcolumn:name="Enforced",type=string,JSONPath=`.status.conditions[?(@.type=="Enforced")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Service",type=string,priority=1,JSONPath=`.spec.service`
+// +kubebuilder:printcolumn:name="Min Available",type=string,priority=1,JSONPath=`.spec.minAvailable`
+// +kubebuilder:printcolumn:name="Max Unavailable",type=string,priority=1,JSONPath=`.spec.maxUnavailable`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="DisruptionAllowed")].message`
 type MeshPodDisruptionBudget struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -92,7 +96,8 @@ type MeshPodDisruptionBudgetStatus struct {
 	DesiredHealthy int32 `json:"desiredHealthy"`
 	// expectedPods is how many pods the owners in all clusters ask for.
 	ExpectedPods int32 `json:"expectedPods"`
-	// disruptionsInFlight is how many granted disruptions are not finished.
+	// disruptionsInFlight is how many pods are on their way out: their disruption
+	// was granted, or they terminate.
 	DisruptionsInFlight int32 `json:"disruptionsInFlight"`
 	// clustersReachable is how many of the clusters in scope can be read: "3/3".
 	// +optional
@@ -138,7 +143,8 @@ type ClusterStatus struct {
 	ExpectedPods int32 `json:"expectedPods"`
 	// currentHealthy pods of the cluster; 0 while it is not reachable.
 	CurrentHealthy int32 `json:"currentHealthy"`
-	// disruptionsInFlight in the cluster; 0 while it is not reachable.
+	// disruptionsInFlight in the cluster: pods that are on their way out; 0 while
+	// it is not reachable.
 	DisruptionsInFlight int32 `json:"disruptionsInFlight"`
 	// bound is the minAvailable or maxUnavailable that the cluster stated last: it binds the
 	// mesh also while the cluster cannot be read.
