@@ -154,7 +154,8 @@ type Cluster struct {
 	Unread string
 	// Bounds of the cluster's own spec. For an unread cluster: the last known ones.
 	Bounds []Bound
-	// Expected is the number of pods that the cluster's owners ask for.
+	// Expected is the number of pods that the cluster's owners ask for. For an
+	// unread cluster: as known last; no verdict depends on it.
 	Expected int
 	// View is the set of clusters that this cluster believes to take part.
 	View []string
@@ -248,6 +249,7 @@ type tally struct {
 func count(q Question) tally {
 	var t tally
 	for _, c := range q.Clusters {
+		t.expected += c.Expected
 		if c.Unread != "" {
 			t.unread = append(t.unread, c.Name)
 			continue
@@ -271,7 +273,6 @@ func count(q Question) tally {
 				}
 			}
 		}
-		t.expected += c.Expected
 		t.available += min(available, c.Expected)
 		t.leftOfFirst += min(first, c.Expected)
 		t.leftOfAll += min(all, c.Expected)

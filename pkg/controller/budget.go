@@ -261,17 +261,7 @@ func (r *Budgets) exporting(ctx context.Context, peer string, b *v1alpha1.MeshPo
 
 // status computes the numbers from the cached views.
 func (r *Budgets) status(b *v1alpha1.MeshPodDisruptionBudget, scope []string, owners []v1alpha1.OwnerStatus) v1alpha1.MeshPodDisruptionBudgetStatus {
-	query := mesh.Query{Namespace: b.Namespace, Budgets: []mesh.BudgetRef{{Name: b.Name, Service: b.Spec.Service}}}
-	covering := workload.Covering(b)
-	covering.Clusters = scope
-	var snapshots []claim.Snapshot
-	for _, c := range scope {
-		snapshots = append(snapshots, r.Views.Cached(c, query))
-	}
-	standing := claim.Standing(snapshots)
-	// What is being decided is no news yet, and saying so would be one more write for every decision.
-	maps.DeleteFunc(standing, func(_ string, c budget.Claim) bool { return c != budget.Granted })
-	q := claim.Question(covering, "", "", snapshots, standing)
+	q := r.question(b, scope)
 	d := budget.Decide(q)
 	status := v1alpha1.MeshPodDisruptionBudgetStatus{
 		ObservedGeneration:  b.Generation,

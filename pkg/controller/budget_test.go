@@ -307,7 +307,7 @@ func TestStatusNumbers(t *testing.T) {
 		delete(h.snapshots, "c2")
 		<-time.After(time.Second)
 		last := status()
-		expect(t, "numbers", row(last), "0 3 2 3 0 1/2\n")
+		expect(t, "numbers", row(last), "0 3 5 6 0 1/2\n")
 		expect(t, "DisruptionAllowed", conditionOf(h.budget(t, "n", "b"), v1alpha1.ConditionDisruptionAllowed), "False "+policyv1.SyncFailedReason)
 		// What it said last is kept, and it stays in scope by it.
 		c2 := last.Clusters[1]
@@ -317,7 +317,7 @@ func TestStatusNumbers(t *testing.T) {
 		// Writing other numbers repeats no event.
 		h.snapshots["c1"] = shown("c1 ++", "c1", "c2")
 		<-time.After(time.Second)
-		expect(t, "numbers", row(status()), "0 2 1 2 0 1/2\n")
+		expect(t, "numbers", row(status()), "0 2 4 5 0 1/2\n")
 		expect(t, "events", strings.Join(h.events, "\n"), strings.Join([]string{
 			"b Normal Enforced: disruptions of the service's pods in this cluster are admitted by meshpdb",
 			"b Warning ClusterNotRead: cluster c2: no connection",

@@ -13,8 +13,33 @@ import (
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/budget"
+	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/mesh"
 	"github.com/meshpdb/meshpdb/pkg/workload"
 )
+
+// question asks for the state of the budget, from the cached views.
+func (r *Budgets) question(b *v1alpha1.MeshPodDisruptionBudget, scope []string) budget.Question {
+	query := mesh.Query{Namespace: b.Namespace, Budgets: []mesh.BudgetRef{{Name: b.Name, Service: b.Spec.Service}}}
+	covering := workload.Covering(b)
+	covering.Clusters = scope
+	var snapshots []claim.Snapshot
+	for _, c := range scope {
+		snapshots = append(snapshots, r.Views.Cached(c, query))
+	}
+	standing := claim.Standing(snapshots)
+	// What is being decided is no news yet, and saying so would be one more write for every decision.
+	maps.DeleteFunc(standing, func(_ string, c budget.Claim) bool { return c != budget.Granted })
+	q := claim.Question(covering, "", "", snapshots, standing)
+	for i, c := range q.Clusters {
+		known := slices.IndexFunc(b.Status.Clusters, func(s v1alpha1.ClusterStatus) bool { return s.Name == c.Name })
+		if c.Unread != "" && known >= 0 {
+			// Its pods are still expected, although nobody can see them.
+			q.Clusters[i].Expected = int(b.Status.Clusters[known].ExpectedPods)
+		}
+	}
+	return q
+}
 
 // clusterStatus is one cluster's row. What an unreachable cluster said last is kept.
 func clusterStatus(c budget.Cluster, old []v1alpha1.ClusterStatus) v1alpha1.ClusterStatus {
