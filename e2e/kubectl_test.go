@@ -226,7 +226,7 @@ func TestKubectlDrain(t *testing.T) {
 		all = append(all, l.Text)
 	}
 	out := strings.Join(all, "\n")
-	for _, words := range []string{"(will retry after 5s): Cannot evict pod as it would violate the pod's disruption budget", "needs 8 (maxUnavailable 1", "node/" + pod.Spec.NodeName + " drained"} {
+	for _, words := range []string{"(will retry after 5s)", "Cannot evict pod as it would violate the pod's disruption budget", "needs 8 (maxUnavailable 1", "node/" + pod.Spec.NodeName + " drained"} {
 		if !strings.Contains(out, words) {
 			t.Errorf("the drain does not say %q", words)
 		}
