@@ -114,6 +114,9 @@ func storeChanges(t *testing.T, c *sandbox.Cluster, after, until int64) map[stri
 	defer admin.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
+	kinds := map[wire.Kind]string{
+		wire.KindIncarnation: "incarnations", wire.KindMarker: "markers", wire.KindBudget: "budgets", wire.KindPod: "pods", wire.KindClaim: "claims",
+	}
 	changes := map[string]int{}
 	if after >= until {
 		return changes
@@ -128,7 +131,7 @@ func storeChanges(t *testing.T, c *sandbox.Cluster, after, until int64) map[stri
 			}
 			kind := "of Cilium"
 			if key, err := wire.ParseKey(c.Name, string(e.Kv.Key)); err == nil {
-				kind = string(key.Kind)
+				kind = kinds[key.Kind]
 			}
 			changes[e.Type.String()+" "+kind]++
 		}
