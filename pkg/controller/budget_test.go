@@ -325,6 +325,16 @@ func TestStatusNumbers(t *testing.T) {
 	})
 }
 
+// TestNewBudgetBeginsWithoutWarning: the own part is published a moment after
+// the first status, which is nobody's trouble.
+func TestNewBudgetBeginsWithoutWarning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHall(t, newBudget("n", "b"), namespace("n"), globalService("n", "db"))
+		settle(t, h.budgets(), "n", "b")
+		expect(t, "events", strings.Join(h.events, "\n"), "b Normal Enforced: disruptions of the service's pods in this cluster are admitted by meshpdb")
+	})
+}
+
 func TestClusterStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bounds := []budget.Bound{{Kind: budget.MinAvailable, Value: 2}}

@@ -133,6 +133,10 @@ func (r *Budgets) announce(b *v1alpha1.MeshPodDisruptionBudget, status *v1alpha1
 	}
 	for _, c := range status.Clusters {
 		i := slices.IndexFunc(b.Status.Clusters, func(o v1alpha1.ClusterStatus) bool { return o.Name == c.Name })
+		if c.Name == r.Cluster && c.Bound == "" {
+			// It is published next; a new budget need not begin with a warning.
+			continue
+		}
 		if c.Reachable || i >= 0 && !b.Status.Clusters[i].Reachable && b.Status.Clusters[i].Message == c.Message {
 			continue
 		}
