@@ -53,6 +53,10 @@ const (
 	ownTxns = 6
 	// peerTxns of one disruption: the snapshot.
 	peerTxns = 1
+	// storeNoise is by how much two idle whiles may differ: each of six
+	// controllers probes every kvstore once a second, at its own time, and one of
+	// them shows that it is alive.
+	storeNoise = 8
 )
 
 // TestCostOfDecisions counts the requests that decisions cause, in the API
@@ -202,10 +206,8 @@ func wantGrantStores(t *testing.T, spent, idle cost) {
 			}
 		}
 		t.Logf("kvstore of %s: by grants %d puts, %d transactions", name, puts, txns)
-		// Probes and signs of life come at their own time: a few more or less than in the idle while.
-		const slack = decisions / 4
-		atMost(t, "puts to the kvstore of "+name, puts, wantPuts+slack)
-		atMost(t, "transactions of the kvstore of "+name, txns, wantTxns+slack)
+		atMost(t, "puts to the kvstore of "+name, puts, wantPuts)
+		atMost(t, "transactions of the kvstore of "+name, txns, wantTxns+storeNoise)
 	}
 }
 
@@ -234,9 +236,8 @@ func wantRefusalRequests(t *testing.T, w *scenario.Workload, spent, idle cost) {
 	}
 	for name := range spent.stores {
 		t.Logf("kvstore of %s: %s, idle %s", name, counts(spent.stores[name]), counts(idle.stores[name]))
-		const slack = decisions / 4
 		for _, method := range []string{"Put", "Txn", "Range", "DeleteRange"} {
-			atMost(t, fmt.Sprintf("%s requests to the kvstore of %s", method, name), spent.over(idle, name, method), slack)
+			atMost(t, fmt.Sprintf("%s requests to the kvstore of %s", method, name), spent.over(idle, name, method), storeNoise)
 		}
 	}
 }

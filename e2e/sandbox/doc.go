@@ -29,6 +29,9 @@
 //	m.Clusters[0].Client.AppsV1()...     // a client-go clientset with administrator rights
 //	m.Partition("c1", "c2")              // c1 no longer reads c2
 //	m.Clusters[1].Instances[0].Kill(ctx) // and so on
+//	m.Clusters[0].Kubectl(ctx, "get", "mpdb", "-A")
+//	m.Clusters[0].Audit(since)           // every request of the cluster's controllers to its API server
+//	m.Clusters[0].Instances[0].Requests(ctx) // counted by the etcd itself
 //
 // The first start on a machine builds the programs, which takes some minutes; they are kept in the user's cache
 // folder. After that three clusters are up in some ten seconds, in about 1.6 GiB of memory. No child process
