@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/meshpdb/meshpdb/e2e/sandbox"
 	"github.com/meshpdb/meshpdb/e2e/scenario"
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/ledger"
@@ -53,10 +54,11 @@ const (
 	ownTxns = 6
 	// peerTxns of one disruption: the snapshot.
 	peerTxns = 1
-	// storeNoise is by how much two idle whiles may differ: each of six
-	// controllers probes every kvstore once a second, at its own time, and one of
-	// them shows that it is alive.
-	storeNoise = 8
+	// noise is by how much two whiles may differ for reasons of their own: six
+	// controllers probe every kvstore once a second, ledger and kvstore are
+	// compared every 30 s, and on a busy machine a cluster may seem unreachable for
+	// a moment. It is far from one request for each decision.
+	noise = 8
 )
 
 // TestCostOfDecisions counts the requests that decisions cause, in the API
@@ -157,10 +159,10 @@ func wantGrantRequests(t *testing.T, w *scenario.Workload, grants []grant, reque
 	// The publisher looks at the registry once a second by itself, so the sums are bounded, with room for that.
 	took := grants[len(grants)-1].answered.Sub(grants[0].asked)
 	ticks := int(took/time.Second) + 2
-	atMost(t, "reads of the registry before the answers", registryBefore, len(grants)*registryReads+min(ticks, len(grants)/4))
+	atMost(t, "reads of the registry before the answers", registryBefore, len(grants)*registryReads+noise)
 	atMost(t, "reads of the registry after the answers", registryAfter, len(grants)*registryReadsAfter+ticks)
 	atMost(t, "conflicting writes of the ledger", conflicts, len(grants)*ledgerConflicts)
-	atMost(t, "events", len(requests.namespace(w.Namespace).resource("events").writes()), len(grants)*grantEvents)
+	atMost(t, "events", len(requests.namespace(w.Namespace).resource("events").writes()), len(grants)*grantEvents+noise)
 	t.Logf("%d grants in %s: %s", len(grants), took.Round(time.Millisecond), requests)
 	t.Logf("registry: %d reads before the answers, %d after, %d ticks; %d conflicts", registryBefore, registryAfter, ticks, conflicts)
 }
@@ -169,25 +171,20 @@ func wantGrantRequests(t *testing.T, w *scenario.Workload, grants []grant, reque
 func wantBackground(t *testing.T, w *scenario.Workload, spent, idle cost) {
 	t.Helper()
 	for name, requests := range spent.requests {
-		if lists := requests.verb("list"); len(lists) > 0 {
-			t.Errorf("%s: lists: %v", name, lists)
-		}
+		atMost(t, name+": lists", len(requests.verb("list")), len(idle.requests[name].verb("list"))+noise)
 		status := requests.on("meshpoddisruptionbudgets", w.Name).writes()
 		atMost(t, name+": writes of the status", len(status), decisions*statusWrites)
 		t.Logf("%s: %d writes of the status; idle for as long: %s", name, len(status), idle.requests[name])
 		if name == "c1" {
 			continue
 		}
-		for _, e := range requests {
-			// An event of some time ago may end its series now.
-			background := e.Resource == "leases" || e.Resource == "events" && e.Verb == "patch" || e.Resource == "meshpoddisruptionbudgets" && e.Subresource == "status" || e.Verb == "watch"
-			registry := e.Resource == "configmaps" && e.Name == ledger.RegistryName && e.Verb == "get"
-			if !background && !registry {
-				t.Errorf("%s: %s", name, describe(e))
-			}
-		}
+		others := requests.where(func(e sandbox.AuditEvent) bool {
+			return e.Resource != "leases" && e.Verb != "watch" && e.Verb != "list" && e.Name != ledger.RegistryName &&
+				!(e.Resource == "meshpoddisruptionbudgets" && e.Subresource == "status")
+		})
+		atMost(t, name+": requests of another cluster's grants: "+others.String(), len(others), noise)
 		registry := len(requests.on("configmaps", ledger.RegistryName))
-		atMost(t, name+": reads of the registry", registry, len(idle.requests[name].on("configmaps", ledger.RegistryName))+2)
+		atMost(t, name+": reads of the registry", registry, len(idle.requests[name].on("configmaps", ledger.RegistryName))+noise)
 	}
 }
 
@@ -201,13 +198,13 @@ func wantGrantStores(t *testing.T, spent, idle cost) {
 		wantPuts, wantTxns := 0, decisions*peerTxns
 		if name == "c1" {
 			wantPuts, wantTxns = decisions*ownPuts, decisions*ownTxns
-			if made, deleted := spent.changes[name]["PUT claims"], spent.changes[name]["DELETE claims"]; made != decisions*ownPuts || deleted != decisions {
-				t.Errorf("claims were put %d times and deleted %d times, want %d and %d", made, deleted, decisions*ownPuts, decisions)
+			if made, deleted := spent.changes[name]["PUT claims"], spent.changes[name]["DELETE claims"]; made < decisions*ownPuts || made > decisions*ownPuts+noise || deleted < decisions || deleted > decisions+noise {
+				t.Errorf("claims were put %d times and deleted %d times, want about %d and %d", made, deleted, decisions*ownPuts, decisions)
 			}
 		}
 		t.Logf("kvstore of %s: by grants %d puts, %d transactions", name, puts, txns)
-		atMost(t, "puts to the kvstore of "+name, puts, wantPuts)
-		atMost(t, "transactions of the kvstore of "+name, txns, wantTxns+storeNoise)
+		atMost(t, "puts to the kvstore of "+name, puts, wantPuts+noise)
+		atMost(t, "transactions of the kvstore of "+name, txns, wantTxns+noise)
 	}
 }
 
@@ -221,23 +218,21 @@ func wantRefusalRequests(t *testing.T, w *scenario.Workload, spent, idle cost) {
 			reads, events = decisions*podReadsRefused, refusalEvents
 		}
 		atMost(t, name+": reads of the pod", len(requests.resource("pods").verb("get")), reads)
-		atMost(t, name+": events", len(requests.namespace(w.Namespace).resource("events").writes()), events)
-		for _, e := range requests {
-			if slices.Contains([]string{"pods", "events", "leases"}, e.Resource) || e.Verb == "watch" {
-				continue
-			}
-			if e.Resource == "configmaps" && e.Verb == "get" {
-				continue // bounded below
-			}
-			t.Errorf("%s: %s", name, describe(e))
+		atMost(t, name+": events", len(requests.namespace(w.Namespace).resource("events").writes()), events+noise)
+		others := requests.where(func(e sandbox.AuditEvent) bool {
+			return !slices.Contains([]string{"pods", "events", "leases"}, e.Resource) && e.Verb != "watch" && e.Name != ledger.RegistryName
+		})
+		atMost(t, name+": other requests: "+others.String(), len(others), noise)
+		if ledgers := requests.on("disruptionledgers", w.Namespace); len(ledgers) > 0 {
+			t.Errorf("%s: refusals met the ledger: %s", name, ledgers)
 		}
 		registry := len(requests.on("configmaps", ledger.RegistryName))
-		atMost(t, name+": reads of the registry", registry, len(idle.requests[name].on("configmaps", ledger.RegistryName))+2)
+		atMost(t, name+": reads of the registry", registry, len(idle.requests[name].on("configmaps", ledger.RegistryName))+noise)
 	}
 	for name := range spent.stores {
 		t.Logf("kvstore of %s: %s, idle %s", name, counts(spent.stores[name]), counts(idle.stores[name]))
 		for _, method := range []string{"Put", "Txn", "Range", "DeleteRange"} {
-			atMost(t, fmt.Sprintf("%s requests to the kvstore of %s", method, name), spent.over(idle, name, method), storeNoise)
+			atMost(t, fmt.Sprintf("%s requests to the kvstore of %s", method, name), spent.over(idle, name, method), noise)
 		}
 	}
 }

@@ -211,10 +211,6 @@ func describeKind(e sandbox.AuditEvent) string {
 	return kind
 }
 
-func describe(e sandbox.AuditEvent) string {
-	return fmt.Sprintf("%s %s/%s", describeKind(e), e.Namespace, e.Name)
-}
-
 func counts(of map[string]int) string {
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(of)) {
