@@ -53,10 +53,10 @@ func wantTold(t *testing.T, w *scenario.Workload, what string, want numbers, tru
 
 func wantToldWithin(t *testing.T, w *scenario.Workload, limit time.Duration, what string, want numbers, truth ...<-chan time.Time) {
 	t.Helper()
-	told, rows := make([]time.Time, len(mesh.clusters)), make([]string, len(mesh.clusters))
+	tellings := make([]telling, len(mesh.clusters))
 	var polls sync.WaitGroup
 	for i, c := range mesh.clusters {
-		polls.Go(func() { told[i], rows[i] = awaitTold(t, w, c, want) })
+		polls.Go(func() { tellings[i] = awaitTold(t, w, c, want) })
 	}
 	polls.Wait()
 	var at time.Time
@@ -72,39 +72,52 @@ func wantToldWithin(t *testing.T, w *scenario.Workload, limit time.Duration, wha
 	}
 	var delays []string
 	for i, c := range mesh.clusters {
-		if told[i].IsZero() {
-			t.Fatalf("%s: %s never told %+v, kubectl prints %q", what, c.Name, want, rows[i])
+		told := tellings[i]
+		if told.at.IsZero() {
+			t.Fatalf("%s: %s never told %+v, kubectl prints %q", what, c.Name, want, told.printed)
 		}
-		delay := told[i].Sub(at)
+		delay := told.at.Sub(at)
 		delays = append(delays, fmt.Sprintf("%s %s", c.Name, delay.Round(time.Millisecond)))
 		if delay > limit {
 			t.Errorf("%s: %s told it after %s", what, c.Name, delay)
 		}
-		if rows[i] != want.row() {
-			t.Errorf("%s: kubectl in %s prints %q, want %q", what, c.Name, rows[i], want.row())
+		if told.printed != want.row() && told.printed != told.next {
+			t.Errorf("%s: kubectl in %s prints %q, want %q", what, c.Name, told.printed, want.row())
 		}
 	}
 	t.Logf("%s: told after %s", what, strings.Join(delays, ", "))
 }
 
+// telling is how one cluster told the numbers.
+type telling struct {
+	// at is when its API did; zero if never.
+	at time.Time
+	// printed is the row that kubectl printed right after that.
+	printed string
+	// next is what the API tells after kubectl: a pod that terminates may be gone by then.
+	next string
+}
+
 // awaitTold polls the API of one cluster for the numbers, then asks kubectl at once.
-func awaitTold(t *testing.T, w *scenario.Workload, c *scenario.Cluster, want numbers) (at time.Time, row string) {
+func awaitTold(t *testing.T, w *scenario.Workload, c *scenario.Cluster, want numbers) telling {
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		if got, err := told(ctx, w, c); err == nil && got == want {
-			at = time.Now()
-			break
+			seen := telling{at: time.Now(), printed: kubectlRow(t, w, c)}
+			if next, err := told(ctx, w, c); err == nil {
+				seen.next = next.row()
+			}
+			return seen
 		}
 		select {
 		case <-ctx.Done():
-			return at, kubectlRow(t, w, c)
+			return telling{printed: kubectlRow(t, w, c)}
 		case <-tick.C:
 		}
 	}
-	return at, kubectlRow(t, w, c)
 }
 
 // kubectlRow is the row that kubectl prints, without name, enforcement and age.
