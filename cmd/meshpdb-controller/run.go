@@ -144,9 +144,16 @@ func setUpAdmission(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Wo
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	ledgers.Wrote = reporter.Write
+	ledgers.Informed = func(namespace string) *v1alpha1.DisruptionLedger {
+		var object v1alpha1.DisruptionLedger
+		if mgr.GetClient().Get(context.Background(), client.ObjectKey{Name: namespace}, &object) != nil {
+			return nil
+		}
+		return &object
+	}
 	decider, err := decide.New(decide.Config{
 		Cluster: o.clusterName, Replica: controllerName(), Ledger: ledgers, Registry: registry, Own: m.Own(), Clusters: clusters{m}, Scopes: pods,
-		NewID: uuid.NewString, Timeout: o.decisionTimeout, Observe: reporter.Phase, Round: reporter.Round,
+		NewID: uuid.NewString, Timeout: o.decisionTimeout, Observe: reporter.Phase, Round: reporter.Round, Log: log,
 	})
 	if err != nil {
 		return err

@@ -110,7 +110,17 @@ func (h *Handler) deletion(ctx context.Context, r admission.Request) admission.R
 		h.account(ctx, r, &pod)
 		return admission.Allowed("")
 	}
-	return h.decide(ctx, r, PathDeletion, &pod, isDryRun(r), time.Now())
+	return h.decide(ctx, r, question{path: PathDeletion, pod: &pod, dryRun: isDryRun(r), start: time.Now()})
+}
+
+// question is a request to disrupt a pod.
+type question struct {
+	path   Path
+	pod    *corev1.Pod
+	dryRun bool
+	start  time.Time
+	// asked: the cached view was asked already and does not refuse.
+	asked bool
 }
 
 // account takes note of a disruption by Kubernetes itself.
@@ -135,14 +145,14 @@ func harmless(pod *corev1.Pod) bool {
 		pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodPending
 }
 
-func (h *Handler) decide(ctx context.Context, r admission.Request, path Path, pod *corev1.Pod, dryRun bool, start time.Time) admission.Response {
-	if harmless(pod) {
+func (h *Handler) decide(ctx context.Context, r admission.Request, q question) admission.Response {
+	if harmless(q.pod) {
 		return admission.Allowed("")
 	}
-	answer := Answer{Path: path, User: r.UserInfo.Username, DryRun: dryRun, Pod: pod}
-	budgets, err := h.Pods.BudgetsOf(ctx, pod)
+	answer := Answer{Path: q.path, User: r.UserInfo.Username, DryRun: q.dryRun, Pod: q.pod}
+	budgets, err := h.Pods.BudgetsOf(ctx, q.pod)
 	if err != nil {
-		return refuse(fmt.Sprintf("the budgets of pod %s could not be listed: %v", pod.Name, err))
+		return refuse(fmt.Sprintf("the budgets of pod %s could not be listed: %v", q.pod.Name, err))
 	}
 	if len(budgets) == 0 {
 		return admission.Allowed("")
@@ -152,23 +162,23 @@ func (h *Handler) decide(ctx context.Context, r admission.Request, path Path, po
 		answer.Outcome = decide.Undecided("meshpdb in cluster %s cannot decide yet: %v", h.Cluster, err)
 		return h.answer(answer)
 	}
-	request, unknown := h.request(pod, budgets, path)
-	request.DryRun = dryRun
+	request, unknown := h.request(q.pod, budgets, q.path)
+	request.DryRun = q.dryRun
 	switch {
 	case unknown != "":
 		answer.Outcome = decide.Undecided("budget %s is new and the clusters that take part are not known yet", unknown)
 	case len(request.Budgets) == 0:
 		return admission.Allowed("")
 	default:
-		answer.Outcome = h.ask(ctx, path, request)
+		answer.Outcome = h.ask(ctx, q, request)
 	}
-	answer.Took = time.Since(start)
+	answer.Took = time.Since(q.start)
 	return h.answer(answer)
 }
 
-// ask asks the cached view first; of an eviction it has been asked already.
-func (h *Handler) ask(ctx context.Context, path Path, request decide.Request) claim.Outcome {
-	if path == PathDeletion {
+// ask asks the cached view first.
+func (h *Handler) ask(ctx context.Context, q question, request decide.Request) claim.Outcome {
+	if !q.asked {
 		if outcome, refused := h.Decider.Refuse(request); refused {
 			return outcome
 		}

@@ -175,9 +175,22 @@ func TestEvictionsRefusedFromTheCache(t *testing.T) {
 			t.Errorf("dry-run %s is reported as a real one", name)
 		}
 	}
+	// What the informer does not show yet is asked about after the look-up, before a claim is written.
 	for name, change := range map[string]func(*desk){
-		"another generation":  func(d *desk) { d.cached.UID = "old" },
-		"gone for informers":  func(d *desk) { d.cached = nil },
+		"another generation": func(d *desk) { d.cached.UID = "old" },
+		"gone for informers": func(d *desk) { d.cached = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk()
+			d.refuse = &no
+			change(d)
+			isRefusal(t, handle(t, d.handler(), evicting(plain)), "there is no room")
+			if len(d.refused) != 1 || len(d.decided) != 0 || d.liveLookups != 1 {
+				t.Errorf("asked the cached view %d times, decided %d times, asked the API server %d times", len(d.refused), len(d.decided), d.liveLookups)
+			}
+		})
+	}
+	for name, change := range map[string]func(*desk){
 		"terminating, cached": func(d *desk) { d.cached.DeletionTimestamp = &going },
 		"scope not known":     func(d *desk) { d.budgets = []v1alpha1.MeshPodDisruptionBudget{fresh("b")} },
 		"not ready":           func(d *desk) { d.notReady = errors.New("starting") },

@@ -53,7 +53,9 @@ func (h *Handler) eviction(ctx context.Context, r admission.Request) admission.R
 		// R12: without it, a pod recreated under the name could be evicted unclaimed.
 		return refuse(fmt.Sprintf("the eviction of %s carries no UID precondition: meshpdb's mutating webhook, which adds it, was not called", r.Name))
 	}
-	if cached, err := h.Pods.CachedPod(ctx, r.Namespace, r.Name); err == nil && cached != nil && cached.UID == e.uid {
+	cached, err := h.Pods.CachedPod(ctx, r.Namespace, r.Name)
+	asked := err == nil && cached != nil && cached.UID == e.uid
+	if asked {
 		if answer, refused := h.refuseCached(ctx, r, cached, e.dryRun, start); refused {
 			return answer
 		}
@@ -72,7 +74,7 @@ func (h *Handler) eviction(ctx context.Context, r admission.Request) admission.R
 	case pod.UID != e.uid:
 		return admission.Allowed("the pod has been replaced; the API server refuses by the UID precondition")
 	}
-	return h.decide(ctx, r, PathEviction, pod, e.dryRun, start)
+	return h.decide(ctx, r, question{path: PathEviction, pod: pod, dryRun: e.dryRun, start: start, asked: asked})
 }
 
 // refuseCached answers what the cached view refuses, without a write or a network call.

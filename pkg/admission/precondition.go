@@ -69,7 +69,10 @@ func patch(r admission.Request, uid string) admission.Response {
 	var object map[string]any
 	// Integers stay integers, however large.
 	if err := utiljson.Unmarshal(r.Object.Raw, &object); err != nil {
-		return refuse(fmt.Sprintf("the eviction of %s could not be decoded: %v", r.Name, err))
+		return undecodable(r, err)
+	}
+	if object == nil {
+		return undecodable(r, errors.New("it is null"))
 	}
 	err := errors.Join(
 		unstructured.SetNestedField(object, uid, "deleteOptions", "preconditions", "uid"),

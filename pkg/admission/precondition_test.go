@@ -89,7 +89,7 @@ func TestThePreconditionRefuses(t *testing.T) {
 	}{
 		"undecodable":   {object: `{"deleteOptions":[]}`, refusal: "could not be decoded"},
 		"empty":         {object: ``, refusal: "could not be decoded"},
-		"null":          {object: `null`, refusal: "internal error"},
+		"null":          {object: `null`, refusal: "could not be decoded: it is null"},
 		"null options":  {object: `{"deleteOptions":null}`, refusal: "could not be given a UID precondition"},
 		"look-up fails": {object: `{}`, refusal: "pod db-0 could not be looked up: timed out", desk: func(d *desk) { d.cached, d.liveErr = nil, errors.New("timed out") }},
 	} {

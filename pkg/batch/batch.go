@@ -3,6 +3,8 @@ package batch
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 )
@@ -16,6 +18,10 @@ const Serial time.Duration = 0
 
 // Group batches calls by key. It is safe for concurrent use.
 type Group[K comparable, Q, A any] struct {
+	// Panicked, if not nil, is told of a panic in Serve, which is an error to the
+	// callers. Set it before the first call.
+	Panicked func(value any, stack []byte)
+
 	serve    Serve[K, Q, A]
 	patience time.Duration
 
@@ -24,9 +30,9 @@ type Group[K comparable, Q, A any] struct {
 }
 
 // New returns a Group. A call that finds no batch of its key under way begins
-// one at once. Others gather until a batch ends or, unless patience is Serial,
-// until the first of them has waited that long: so a burst costs two batches,
-// and none waits for another's round trip.
+// one at once. Others gather until none is under way any more or, unless
+// patience is Serial, until the first of them has waited that long: so a burst
+// shorter than patience costs two batches, and none waits for another's round trip.
 func New[K comparable, Q, A any](patience time.Duration, serve Serve[K, Q, A]) *Group[K, Q, A] {
 	return &Group[K, Q, A]{serve: serve, patience: patience, queues: map[K]*queue[Q, A]{}}
 }
@@ -67,7 +73,9 @@ func (g *Group[K, Q, A]) Call(ctx context.Context, key K, question Q) (A, error)
 		q.timer = time.AfterFunc(g.patience, func() {
 			g.mu.Lock()
 			defer g.mu.Unlock()
-			g.begin(key, q)
+			if g.queues[key] == q {
+				g.begin(key, q)
+			}
 		})
 	}
 	g.mu.Unlock()
@@ -80,17 +88,21 @@ func (g *Group[K, Q, A]) Call(ctx context.Context, key K, question Q) (A, error)
 	}
 }
 
-// begin starts a batch of those that wait, if any. It needs g.mu.
+// begin starts a batch of those that wait, or forgets the key if there is nothing to do. It needs g.mu.
 func (g *Group[K, Q, A]) begin(key K, q *queue[Q, A]) {
 	if q.timer != nil {
 		q.timer.Stop()
 		q.timer = nil
 	}
-	if len(q.waiting) == 0 {
+	// Who has left has been told that it failed, and may be undoing it by now.
+	calls := slices.DeleteFunc(q.waiting, func(c *call[Q, A]) bool { return c.ctx.Err() != nil })
+	q.waiting = nil
+	if len(calls) == 0 {
+		if q.running == 0 {
+			delete(g.queues, key)
+		}
 		return
 	}
-	calls := q.waiting
-	q.waiting = nil
 	q.running++
 	// In a goroutine of its own: the first caller's context may end before the others'.
 	// It ends with the batch, which the callers' contexts bound.
@@ -104,13 +116,8 @@ func (g *Group[K, Q, A]) run(key K, q *queue[Q, A], calls []*call[Q, A]) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	q.running--
-	if q.running > 0 {
-		return
-	}
-	g.begin(key, q)
-	if q.running == 0 {
-		delete(g.queues, key)
+	if q.running--; q.running == 0 {
+		g.begin(key, q)
 	}
 }
 
@@ -118,6 +125,9 @@ func (g *Group[K, Q, A]) answer(key K, calls []*call[Q, A]) (a answer[A]) {
 	defer func() {
 		// A panic must refuse the callers, as one in their own goroutine would, not end the process.
 		if p := recover(); p != nil {
+			if g.Panicked != nil {
+				g.Panicked(p, debug.Stack())
+			}
 			a = answer[A]{err: fmt.Errorf("panic: %v", p)}
 		}
 	}()

@@ -112,17 +112,51 @@ func TestABatchLivesAsLongAsItsMostPatientCaller(t *testing.T) {
 			}
 		})
 		synctest.Wait()
+		// The only caller of the first batch leaves, so it is cut short.
 		leave()
+		synctest.Wait()
+		// One of two callers leaves, so it goes on.
 		leaveHasty()
 		calls.Wait()
-		// The only caller of the first batch has left, so it was cut short.
 		s.want(t, "k a +0s", "k b,c +0s")
 	})
 }
 
 func TestAPanicIsAnError(t *testing.T) {
 	g := New(Serial, func(context.Context, string, []int) (int, error) { panic("broken") })
+	var told any
+	g.Panicked = func(value any, stack []byte) {
+		if strings.Contains(string(stack), "TestAPanicIsAnError") {
+			told = value
+		}
+	}
 	if _, err := g.Call(t.Context(), "k", 1); err == nil || err.Error() != "panic: broken" {
 		t.Errorf("got %v", err)
 	}
+	if told != "broken" {
+		t.Errorf("told of %v", told)
+	}
+}
+
+// Who has left was told that it failed: it must not happen afterwards, when he may be undoing it.
+func TestWhoHasLeftIsNotServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{begun: time.Now()}
+		g := New(Serial, s.serve)
+		var calls sync.WaitGroup
+		calls.Go(func() { g.Call(t.Context(), "k", "a") })
+		synctest.Wait()
+		hasty, leave := context.WithCancel(t.Context())
+		calls.Go(func() { g.Call(hasty, "k", "b") })
+		synctest.Wait()
+		leave()
+		calls.Go(func() { g.Call(t.Context(), "k", "c") })
+		calls.Wait()
+		s.want(t, "k a +0s", "k c +1m0s")
+		wantEmpty(t, g)
+		calls.Go(func() { g.Call(hasty, "k", "d") })
+		calls.Wait()
+		s.want(t, "k a +0s", "k c +1m0s")
+		wantEmpty(t, g)
+	})
 }

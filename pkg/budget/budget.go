@@ -190,6 +190,9 @@ type Decision struct {
 	// Left is what would remain available if the pod went, without the pods
 	// of granted claims and of those that go first.
 	Left int
+	// Cost is by how much the pod's going lowers what is available: 0 for one that
+	// is not available anyway, or that its cluster runs beyond what it expects.
+	Cost int
 	// Unread lists the clusters in scope without a valid snapshot.
 	Unread []string
 	// Sentence says all of this to a person, in one sentence without a final stop.
@@ -210,7 +213,7 @@ func Decide(q Question) Decision {
 	clusters := slices.SortedFunc(slices.Values(q.Clusters), func(a, b Cluster) int { return cmp.Compare(a.Name, b.Name) })
 	q.Clusters = clusters
 	t := count(q)
-	d := Decision{Expected: t.expected, Available: t.available, InFlight: t.inFlight, Left: max(0, t.leftOfFirst), Unread: t.unread}
+	d := Decision{Expected: t.expected, Available: t.available, InFlight: t.inFlight, Left: max(0, t.leftOfFirst), Cost: t.cost, Unread: t.unread}
 	bounds := strictest(clusters, t.expected)
 	if len(bounds) == 0 {
 		d.Verdict, d.Reason = Deny, Unbounded
@@ -239,7 +242,7 @@ func Decide(q Question) Decision {
 
 type tally struct {
 	expected, available, inFlight int
-	leftOfFirst, leftOfAll        int
+	leftOfFirst, leftOfAll, cost  int
 	unread                        []string
 }
 
@@ -254,7 +257,7 @@ func count(q Question) tally {
 			t.unread = append(t.unread, c.Name)
 			continue
 		}
-		var available, first, all int
+		var available, first, all, own int
 		for _, p := range c.Pods {
 			if p.Claim == Granted || p.Terminating {
 				t.inFlight++
@@ -264,6 +267,7 @@ func count(q Question) tally {
 			}
 			available++
 			if p.UID == q.UID && q.UID != "" {
+				own = 1
 				continue
 			}
 			if p.Claim != PendingHigher {
@@ -276,10 +280,12 @@ func count(q Question) tally {
 		t.available += min(available, c.Expected)
 		t.leftOfFirst += min(first, c.Expected)
 		t.leftOfAll += min(all, c.Expected)
+		t.cost += min(first+own, c.Expected) - min(first, c.Expected)
 	}
 	if q.UID == "" {
 		t.leftOfFirst--
 		t.leftOfAll--
+		t.cost = 1
 	}
 	return t
 }

@@ -12,6 +12,10 @@ type Ledger struct {
 	Claims []Claim
 }
 
+// LastTicket is the largest that records may carry (wire). Whoever draws it, by
+// mistake or to do harm, ends the order of arrival and nothing else.
+const LastTicket = 1 << 62
+
 // Asked is what became of a request to claim a pod. The zero value is invalid.
 type Asked uint8
 
@@ -38,10 +42,12 @@ func (l *Ledger) Append(c Claim, seen uint64) (Claim, Asked) {
 		l.Claims[i].Seq++
 		return l.Claims[i], Repeated
 	}
-	if next := max(l.Ticket, seen) + 1; c.Ticket == 0 || c.Ticket > next {
+	// Beyond LastTicket there is no further one: those that share it are ordered by cluster and ID.
+	next := min(max(l.Ticket, seen)+1, LastTicket)
+	if c.Ticket == 0 || c.Ticket > next {
 		c.Ticket = next
 	}
-	l.Ticket = max(l.Ticket, seen, c.Ticket)
+	l.Ticket = min(max(l.Ticket, seen, c.Ticket), LastTicket)
 	c.State, c.Seq = Pending, 0
 	l.Claims = append(l.Claims, c)
 	return c, Appended

@@ -21,6 +21,8 @@ const (
 	lateness = 300 * time.Millisecond
 	// eager: who asks more often than that is always about to ask.
 	eager = 2 * time.Second
+	// memory is how long a try is remembered at least: who asks once a minute is a waiter as well.
+	memory = 2 * time.Minute
 	// maxNoted bounds how many pods of a budget one replica tells the mesh of.
 	maxNoted = 4
 )
@@ -52,8 +54,14 @@ func (w Waiter) comes(now, limit time.Time) bool {
 	return !next.After(limit) && !now.After(next.Add(lateness))
 }
 
-// gone reports whether nobody asks for the pod any more.
-func (w Waiter) gone(now time.Time) bool { return now.Sub(w.Last) > max(2*w.Every, 2*eager)+eager }
+// victim reports whether the waiter has waited so long that its rhythm may be
+// to blame. Two tries that failed to come end that: it has given up.
+func (w Waiter) victim(now time.Time) bool {
+	return now.Sub(w.First) >= veryLongWait && now.Sub(w.Last) <= 2*w.Every+eager
+}
+
+// forgotten reports whether it may be forgotten that the pod was ever asked for.
+func (w Waiter) forgotten(now time.Time) bool { return now.Sub(w.Last) > max(3*w.Every, memory) }
 
 // Turns remembers who waits for a budget, so that a requester who asks rarely
 // is not passed over for ever by one who asks all the time. A waiter keeps its
@@ -65,6 +73,7 @@ func (w Waiter) gone(now time.Time) bool { return now.Sub(w.Last) > max(2*w.Ever
 type Turns struct {
 	random func() float64
 	lines  map[string]*line
+	swept  time.Time
 }
 
 // line is what is known of one budget.
@@ -72,15 +81,25 @@ type line struct {
 	waiters map[string]*Waiter
 	// held is since when free budget is kept; zero if it is not.
 	held time.Time
-	// pause is the random length of a hold for a victim of its rhythm.
-	pause  time.Duration
-	pruned time.Time
+	// pause is for how long the next hold is for victims of their rhythm.
+	pause time.Duration
 }
 
 // NewTurns returns empty Turns. random returns a number in [0, 1).
 func NewTurns(random func() float64) *Turns {
 	return &Turns{random: random, lines: map[string]*line{}}
 }
+
+func (t *Turns) line(budget string) *line {
+	l := t.lines[budget]
+	if l == nil {
+		l = &line{waiters: map[string]*Waiter{}, pause: t.pause()}
+		t.lines[budget] = l
+	}
+	return l
+}
+
+func (t *Turns) pause() time.Duration { return time.Duration(t.random() * float64(Hold)) }
 
 // Place returns the ticket of a pod that has been refused before, 0 for another.
 func (t *Turns) Place(budget, uid string) uint64 {
@@ -90,20 +109,14 @@ func (t *Turns) Place(budget, uid string) uint64 {
 	return 0
 }
 
-// Refused tells of a try in vain, and returns whether the pod has waited long.
-// The waiter's Ticket is used if it is its first try.
+// Refused tells of a try that was refused for want of budget, and returns whether the pod has
+// waited long. The waiter's Ticket is used if it is its first try.
 func (t *Turns) Refused(budget string, w Waiter, now time.Time) (long bool) {
-	l := t.lines[budget]
-	if l == nil {
-		l = &line{waiters: map[string]*Waiter{}}
-		t.lines[budget] = l
-	}
-	if now.Sub(l.pruned) > time.Second {
-		l.prune(now)
-	}
+	t.sweep(now)
+	l := t.line(budget)
 	old := l.waiters[w.UID]
 	if old == nil {
-		w.First, w.Last = now, now
+		w.First, w.Last, w.Every = now, now, 0
 		l.waiters[w.UID] = &w
 		return false
 	}
@@ -111,40 +124,72 @@ func (t *Turns) Refused(budget string, w Waiter, now time.Time) (long bool) {
 	return now.Sub(old.First) >= LongWait
 }
 
-// Served forgets a pod that waits no more: it was granted, or is gone.
-func (t *Turns) Served(budget, uid string) {
+// sweep forgets, once in a while, who has given up.
+func (t *Turns) sweep(now time.Time) {
+	if now.Sub(t.swept) < memory/4 {
+		return
+	}
+	t.swept = now
+	for name, l := range t.lines {
+		for uid, w := range l.waiters {
+			if w.forgotten(now) {
+				delete(l.waiters, uid)
+			}
+		}
+		if len(l.waiters) == 0 && now.Sub(l.held) > memory {
+			delete(t.lines, name)
+		}
+	}
+}
+
+// Served forgets a pod whose disruption was granted. last: there is nothing
+// free any more, so the next hold begins anew.
+func (t *Turns) Served(budget, uid string, last bool) {
 	l := t.lines[budget]
 	if l == nil {
 		return
 	}
 	delete(l.waiters, uid)
-	l.held = time.Time{}
-	if len(l.waiters) == 0 {
-		delete(t.lines, budget)
+	if last {
+		t.Spent(budget)
 	}
 }
 
 // Spent tells that a budget has nothing free: the next hold begins anew.
 func (t *Turns) Spent(budget string) {
-	if l := t.lines[budget]; l != nil {
-		l.held = time.Time{}
+	if l := t.lines[budget]; l != nil && !l.held.IsZero() {
+		l.held, l.pause = time.Time{}, t.pause()
 	}
 }
 
-// Waiting returns the oldest of those who have waited long for a budget, to
-// tell the mesh of them, and forgets who has given up.
+// Held returns since when free budget of any of the budgets is kept; now if none is.
+func (t *Turns) Held(budgets []string, now time.Time) time.Time {
+	since := now
+	for _, name := range budgets {
+		if l := t.lines[name]; l != nil && !l.held.IsZero() && l.held.Before(since) {
+			since = l.held
+		}
+	}
+	return since
+}
+
+// Hold tells that free budget is kept since then, because somebody gave way.
+func (t *Turns) Hold(budget string, since time.Time) {
+	if l := t.line(budget); l.held.IsZero() {
+		l.held = since
+	}
+}
+
+// Waiting returns the oldest of those who have waited long for a budget and
+// still ask, to tell the mesh of them.
 func (t *Turns) Waiting(budget string, now time.Time) []Waiter {
 	l := t.lines[budget]
 	if l == nil {
 		return nil
 	}
-	if l.prune(now); len(l.waiters) == 0 {
-		delete(t.lines, budget)
-		return nil
-	}
 	var all []Waiter
 	for _, w := range l.waiters {
-		if now.Sub(w.First) >= LongWait {
+		if now.Sub(w.First) >= LongWait && now.Sub(w.Last) <= 2*w.Every+eager {
 			all = append(all, *w)
 		}
 	}
@@ -152,64 +197,63 @@ func (t *Turns) Waiting(budget string, now time.Time) []Waiter {
 	return all[:min(len(all), maxNoted)]
 }
 
+// Ask is a request that finds budget free.
+type Ask struct {
+	Budget string
+	// Me is the request, with the ticket that its pod has or would draw.
+	Me Waiter
+	// Free is how many disruptions the budget has free, this one included.
+	Free int
+	// Since is from when on budget is kept, by Held.
+	Since time.Time
+	// Told are the waiters that the mesh has told of.
+	Told []Waiter
+	// Waits reports whether a waiter's pod is available and unclaimed: nobody
+	// gives way to one that is being served.
+	Waits func(uid string) bool
+}
+
 // Yield reports whether a request gives way, and to whom: at least as many
-// older waiters are about to ask as the budget has disruptions free. others
-// are the waiters that the mesh has told of; those whose pods are claimed
-// or unavailable already must be left out.
-func (t *Turns) Yield(budget string, me Waiter, free int, others []Waiter, now time.Time) (Waiter, bool) {
-	var own map[string]*Waiter
-	l := t.lines[budget]
-	if l != nil {
-		own = l.waiters
-	}
-	older := olderThan(me, own, others, now)
-	if len(older) < free || len(older) == 0 {
-		return Waiter{}, false
-	}
-	if l == nil {
-		l = &line{waiters: map[string]*Waiter{}, pruned: now}
-		t.lines[budget] = l
-	}
-	start := l.held
-	if start.IsZero() {
-		start = now
-		l.pause = time.Duration(t.random() * float64(Hold))
-	}
-	limit := start.Add(Hold)
+// older waiters are about to ask as there are disruptions free. Tell Hold then.
+func (t *Turns) Yield(a Ask, now time.Time) (Waiter, bool) {
+	limit := a.Since.Add(Hold)
 	if !now.Before(limit) {
 		return Waiter{}, false
 	}
-	awaited := slices.DeleteFunc(older, func(w Waiter) bool {
-		victim := now.Sub(w.First) >= veryLongWait && now.Before(start.Add(l.pause))
-		return !victim && !w.comes(now, limit)
-	})
-	if len(awaited) < free || len(awaited) == 0 {
+	var pause time.Duration
+	var own map[string]*Waiter
+	if l := t.lines[a.Budget]; l != nil {
+		own, pause = l.waiters, l.pause
+	}
+	var awaited []Waiter
+	for _, w := range known(own, a.Told) {
+		older := w.UID != a.Me.UID && w.before(a.Me) && now.Sub(w.First) >= LongWait && w.Every > 0
+		if !older || !w.comes(now, limit) && !(w.victim(now) && now.Before(a.Since.Add(pause))) {
+			continue
+		}
+		if a.Waits(w.UID) {
+			awaited = append(awaited, w)
+		}
+	}
+	if len(awaited) == 0 || len(awaited) < a.Free {
 		return Waiter{}, false
 	}
-	l.held = start
-	return awaited[0], true
+	return slices.MinFunc(awaited, compareWaiters), true
 }
 
-// olderThan returns those who go before me, each once, oldest first.
-func olderThan(me Waiter, own map[string]*Waiter, others []Waiter, now time.Time) []Waiter {
-	known := map[string]Waiter{}
-	for _, w := range own {
-		known[w.UID] = *w
+// known puts together what this replica knows of waiters and what it was told.
+func known(own map[string]*Waiter, told []Waiter) map[string]Waiter {
+	all := make(map[string]Waiter, len(own)+len(told))
+	for uid, w := range own {
+		all[uid] = *w
 	}
-	for _, w := range others {
-		if old, both := known[w.UID]; both {
+	for _, w := range told {
+		if old, both := all[w.UID]; both {
 			w = w.merge(old)
 		}
-		known[w.UID] = w
+		all[w.UID] = w
 	}
-	var older []Waiter
-	for _, w := range known {
-		if w.UID != me.UID && w.before(me) && now.Sub(w.First) >= LongWait && !w.gone(now) {
-			older = append(older, w)
-		}
-	}
-	slices.SortFunc(older, compareWaiters)
-	return older
+	return all
 }
 
 // merge puts together what two replicas know of a waiter whose tries reach both.
@@ -235,15 +279,5 @@ func compareWaiters(a, b Waiter) int {
 		return 1
 	default:
 		return 0
-	}
-}
-
-// prune forgets those that nobody asks for any more.
-func (l *line) prune(now time.Time) {
-	l.pruned = now
-	for uid, w := range l.waiters {
-		if w.gone(now) {
-			delete(l.waiters, uid)
-		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-logr/logr"
+
 	"github.com/meshpdb/meshpdb/pkg/budget"
 	"github.com/meshpdb/meshpdb/pkg/claim"
 )
@@ -21,6 +23,8 @@ type Ledger interface {
 	Grant(ctx context.Context, c claim.Claim) (bool, error)
 	// Withdraw reports false if the claim was granted meanwhile: its records must stay.
 	Withdraw(ctx context.Context, c claim.Claim) (bool, error)
+	// Ticket returns the largest ticket of a namespace that is known without a look.
+	Ticket(namespace string) uint64
 }
 
 // Registry lists the own kvstore's instances by quorum.
@@ -94,13 +98,16 @@ type Config struct {
 	Observe func(step string, took time.Duration)
 	// Round is told how many decisions shared a round of reads; optional.
 	Round func(decisions int)
+	// Log receives what must not happen; optional.
+	Log logr.Logger
 }
 
 // Decider answers requests. It is safe for concurrent use.
 type Decider struct {
 	config Config
 	shared shared
-	ticket atomic.Uint64
+	// seen is the largest ticket that was ever seen.
+	seen atomic.Uint64
 	// known holds the instances that the registry named last: a hint.
 	known atomic.Pointer[[]string]
 	// background counts what outlives its request; ending stops the part of it that waits.
@@ -111,8 +118,8 @@ type Decider struct {
 	mu          sync.Mutex
 	undecidable map[string]spell
 	turns       *claim.Turns
-	// telling holds the budgets whose waiters are being told to the mesh.
-	telling map[string]bool
+	// telling holds the budgets whose waiters the mesh is told of.
+	telling map[string]*telling
 	closed  bool
 }
 
@@ -132,7 +139,7 @@ func New(config Config) (*Decider, error) {
 	}
 	d := &Decider{
 		config: config, shared: newShared(config), undecidable: map[string]spell{},
-		turns: claim.NewTurns(rand.Float64), telling: map[string]bool{},
+		turns: claim.NewTurns(rand.Float64), telling: map[string]*telling{},
 	}
 	d.ending, d.end = context.WithCancel(context.Background())
 	return d, nil
@@ -158,7 +165,7 @@ func (d *Decider) Decide(ctx context.Context, r Request) claim.Outcome {
 	}
 	o := d.run(ctx, r)
 	if o.Allowed {
-		d.served(r)
+		d.served(r, o)
 	} else {
 		d.refused(r, o, nil)
 	}
@@ -203,7 +210,7 @@ func (d *Decider) run(ctx context.Context, r Request) claim.Outcome {
 	a := claim.Begin(claim.Request{
 		Claim: claim.Claim{
 			ID: d.config.NewID(), UID: r.UID, Namespace: r.Namespace, Pod: r.Pod,
-			Budgets: names(r.Budgets), Cluster: d.config.Cluster, Reason: r.Reason, Ticket: d.place(r),
+			Budgets: names(r.Budgets), Cluster: d.config.Cluster, Reason: r.Reason, Ticket: d.keptTicket(r),
 		},
 		Budgets: r.Budgets,
 		// Time to withdraw, or to make the grant durable, within the deadline.
@@ -228,7 +235,7 @@ func (d *Decider) run(ctx context.Context, r Request) claim.Outcome {
 func (d *Decider) perform(ctx context.Context, step claim.Step, a *claim.Attempt, r Request) {
 	switch step {
 	case claim.AppendClaim:
-		a.Appended(d.config.Ledger.Append(ctx, a.Claim(), d.ticket.Load()))
+		a.Appended(d.config.Ledger.Append(ctx, a.Claim(), d.seen.Load()))
 	case claim.ReadRegistry:
 		d.announce(ctx, a)
 	case claim.WriteInstances:
@@ -296,8 +303,8 @@ func (d *Decider) later(ctx context.Context, clean func(context.Context)) {
 
 func (d *Decider) sawTicket(ticket uint64) {
 	for {
-		old := d.ticket.Load()
-		if ticket <= old || d.ticket.CompareAndSwap(old, ticket) {
+		old := d.seen.Load()
+		if ticket <= old || d.seen.CompareAndSwap(old, ticket) {
 			return
 		}
 	}

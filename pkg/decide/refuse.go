@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -64,3 +65,27 @@ func (d *Decider) settled(o claim.Outcome) bool {
 
 // spell is how long a budget has been undecidable, as far as anybody asked.
 type spell struct{ first, last time.Time }
+
+// ages are the steps in which the age of a view is told: a sentence that
+// changes with every try would be a new Event each time.
+var ages = []time.Duration{2 * time.Second, 5 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute, 5 * time.Minute}
+
+// age says how old the cached views are that a refusal rests on, at most.
+func age(snapshots []claim.Snapshot, now time.Time) string {
+	var oldest time.Duration
+	read := false
+	for _, s := range snapshots {
+		if s.Invalid == "" && !s.Seen.IsZero() {
+			read, oldest = true, max(oldest, now.Sub(s.Seen))
+		}
+	}
+	if !read {
+		return ""
+	}
+	for _, step := range ages {
+		if oldest <= step {
+			return fmt.Sprintf(", by a view at most %s old", step)
+		}
+	}
+	return fmt.Sprintf(", by a view %s old", oldest.Round(time.Minute))
+}

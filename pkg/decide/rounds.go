@@ -61,10 +61,13 @@ func (d *Decider) readAll(ctx context.Context, clusters []string, q Query) []cla
 	var reads sync.WaitGroup
 	for i, c := range clusters {
 		reads.Go(func() {
-			s, err := d.shared.reads.Call(ctx, place{cluster: c, namespace: q.Namespace}, q)
+			s, err := d.shared.reads.Call(ctx, store{cluster: c, namespace: q.Namespace}, q)
 			if err != nil {
-				// The request's own time is over. What the cluster stated last still binds (B03).
+				// What the cluster stated last still binds (B03).
 				s = d.config.Clusters.Cached(c, q)
+				s.Invalid = err.Error()
+			}
+			if ctx.Err() != nil {
 				s.Invalid = "its kvstore does not answer in time"
 			}
 			snapshots[i] = s

@@ -2,6 +2,7 @@ package decide
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -15,39 +16,44 @@ import (
 // durable write has let go on at the same moment.
 const gather = time.Millisecond
 
-// place is what one read of a round is about.
-type place struct{ cluster, namespace string }
+// store is what one read of a round is about.
+type store struct{ cluster, namespace string }
 
 // shared holds what requests that arrive together do once for all of them. Each
 // call begins after it was asked for, so that sharing changes no rule (R2, R3).
 type shared struct {
 	registry *batch.Group[struct{}, struct{}, []string]
 	writes   *batch.Group[string, claim.Claim, struct{}]
-	reads    *batch.Group[place, Query, claim.Snapshot]
+	reads    *batch.Group[store, Query, claim.Snapshot]
 	// scopes by namespace/name of the budget; the question is the namespace.
 	scopes *batch.Group[string, string, []string]
 }
 
 func newShared(c Config) shared {
-	return shared{
+	s := shared{
 		registry: batch.New(gather, func(ctx context.Context, _ struct{}, _ []struct{}) ([]string, error) {
 			return c.Registry.Instances(ctx)
 		}),
 		writes: batch.New(gather, func(ctx context.Context, instance string, claims []claim.Claim) (struct{}, error) {
 			return struct{}{}, c.Own.WriteClaims(ctx, instance, claims)
 		}),
-		reads: batch.New(gather, func(ctx context.Context, p place, queries []Query) (claim.Snapshot, error) {
-			if p.cluster == c.Cluster {
+		reads: batch.New(gather, func(ctx context.Context, s store, queries []Query) (claim.Snapshot, error) {
+			if s.cluster == c.Cluster {
 				c.Round(len(queries))
 			}
 			ctx, cancel := context.WithTimeout(ctx, c.ReadTimeout)
 			defer cancel()
-			return c.Clusters.Snapshot(ctx, p.cluster, union(queries)), nil
+			return c.Clusters.Snapshot(ctx, s.cluster, union(queries)), nil
 		}),
 		scopes: batch.New(gather, func(ctx context.Context, name string, namespaces []string) ([]string, error) {
 			return c.Scopes.Scope(ctx, namespaces[0], strings.TrimPrefix(name, namespaces[0]+"/"))
 		}),
 	}
+	panicked := func(value any, stack []byte) {
+		c.Log.Error(fmt.Errorf("panic: %v", value), "perform shared call", "stack", string(stack))
+	}
+	s.registry.Panicked, s.writes.Panicked, s.reads.Panicked, s.scopes.Panicked = panicked, panicked, panicked, panicked
+	return s
 }
 
 // union asks for the budgets of all queries, which are of one namespace. Of two
@@ -88,32 +94,28 @@ func (d *Decider) announce(ctx context.Context, a *claim.Attempt) {
 	defer cancel()
 	writes := map[string]chan error{}
 	if known := d.known.Load(); known != nil && !a.Announced() {
+		c := a.Claim()
 		for _, instance := range *known {
 			done := make(chan error, 1)
 			writes[instance] = done
 			go func() {
-				_, err := d.shared.writes.Call(early, instance, a.Claim())
+				_, err := d.shared.writes.Call(early, instance, c)
 				done <- err
 			}()
 		}
 	}
 	instances, err := d.registered(ctx)
 	var acknowledged []string
-	failed := 0
 	for _, instance := range instances {
-		done, tried := writes[instance]
-		switch {
-		case !tried:
-		case <-done == nil:
+		if done := writes[instance]; done != nil && <-done == nil {
 			acknowledged = append(acknowledged, instance)
-		default:
-			failed++
 		}
 	}
 	a.Written(acknowledged)
 	a.Registered(instances, err)
-	if a.Next() == claim.WriteInstances && len(a.Unwritten()) == failed && !slices.ContainsFunc(a.Unwritten(), func(i string) bool { return writes[i] == nil }) {
-		// What has just failed need not be tried again before the registry is.
+	untried := func(instance string) bool { return writes[instance] == nil }
+	if a.Next() == claim.WriteInstances && !slices.ContainsFunc(a.Unwritten(), untried) {
+		// What has just failed need not be tried again before the registry is read again.
 		a.Written(nil)
 	}
 }

@@ -257,6 +257,13 @@ func (l *stageLedger) Withdraw(ctx context.Context, c claim.Claim) (bool, error)
 	return s.withdrawn(s.ledger.Withdraw(c.ID)), nil
 }
 
+func (l *stageLedger) Ticket(string) uint64 {
+	s := (*stage)(l)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ledger.Ticket
+}
+
 func (s *stage) Instances(ctx context.Context) ([]string, error) {
 	if err := s.call(ctx, "Instances"); err != nil {
 		return nil, err

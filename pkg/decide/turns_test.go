@@ -9,9 +9,9 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/claim"
 )
 
-// told shows a waiter for budget n/b in a view: c2-0, refused for 20 s, asked
+// tells shows a waiter for budget n/b in a view: c2-0, refused for 20 s, asked
 // for every 5 s, the last time so long ago.
-func told(s claim.Snapshot, last time.Duration) claim.Snapshot {
+func tells(s claim.Snapshot, last time.Duration) claim.Snapshot {
 	now := time.Now()
 	s.Waiters = map[string][]claim.Waiter{"n/b": {{
 		Cluster: s.Cluster, UID: s.Cluster + "-0", Pod: "db-7", Ticket: 1, First: now.Add(-20 * time.Second), Last: now.Add(-last), Every: 5 * time.Second,
@@ -24,18 +24,18 @@ func TestGivingWay(t *testing.T) {
 		view func() claim.Snapshot
 		want bool
 	}{
-		"its next try is due": {func() claim.Snapshot { return told(view("c2 ++"), 4*time.Second) }, true},
-		"its next try is far": {func() claim.Snapshot { return told(view("c2 ++"), time.Second) }, false},
-		"it is being served":  {func() claim.Snapshot { return told(with(view("c2 ++"), pending("c2-0", 9)), 4*time.Second) }, false},
-		"it is gone":          {func() claim.Snapshot { return told(view("c2 ++"), time.Minute) }, false},
+		"its next try is due": {func() claim.Snapshot { return tells(view("c2 ++"), 4*time.Second) }, true},
+		"its next try is far": {func() claim.Snapshot { return tells(view("c2 ++"), time.Second) }, false},
+		"it is being served":  {func() claim.Snapshot { return tells(with(view("c2 ++"), pending("c2-0", 9)), 4*time.Second) }, false},
+		"it is gone":          {func() claim.Snapshot { return tells(view("c2 ++"), time.Minute) }, false},
 		"it is not available": {func() claim.Snapshot {
-			s := told(view("c2 ++"), 4*time.Second)
+			s := tells(view("c2 ++"), 4*time.Second)
 			s.Waiters["n/b"][0].UID = "old"
 			return s
 		}, false},
-		"its cluster is not read": {func() claim.Snapshot { s := told(view("c2 ++"), 4*time.Second); s.Invalid = "gone"; return s }, false},
+		"its cluster is not read": {func() claim.Snapshot { s := tells(view("c2 ++"), 4*time.Second); s.Invalid = "gone"; return s }, false},
 		"it waits for another one": {func() claim.Snapshot {
-			s := told(view("c2 ++"), 4*time.Second)
+			s := tells(view("c2 ++"), 4*time.Second)
 			s.Waiters["n/x"] = s.Waiters["n/b"]
 			delete(s.Waiters, "n/b")
 			return s

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -22,6 +23,10 @@ type Move func(*claim.Ledger) bool
 type Ledgers struct {
 	// Wrote, if not nil, is told how many moves each durable write carried. Set it before the first move.
 	Wrote func(moves int)
+	// Informed, if not nil, returns a namespace's ledger as an informer shows it;
+	// nil if there is none. What another replica wrote then costs no conflict; the
+	// compare-and-swap keeps it from costing more than one. Set it before the first move.
+	Informed func(namespace string) *v1alpha1.DisruptionLedger
 
 	client  client.Client
 	cluster string
@@ -49,6 +54,17 @@ func (l *Ledgers) Do(ctx context.Context, namespace string, move Move) error {
 		return fmt.Errorf("write ledger %s: %w", namespace, ctx.Err())
 	}
 	return err
+}
+
+// Ticket returns the largest ticket of a namespace that the informer knows.
+func (l *Ledgers) Ticket(namespace string) uint64 {
+	if l.Informed == nil {
+		return 0
+	}
+	if object := l.Informed(namespace); object != nil {
+		return uint64(max(0, object.Ticket))
+	}
+	return 0
 }
 
 func (l *Ledgers) shard(namespace string) *shard {
@@ -128,6 +144,7 @@ type shard struct {
 
 // commit swaps until all moves are durable on the newest state.
 func (s *shard) commit(ctx context.Context, moves []Move) error {
+	s.catchUp()
 	for {
 		fresh := s.last == nil
 		if fresh {
@@ -164,6 +181,25 @@ func (s *shard) commit(ctx context.Context, moves []Move) error {
 		}
 		return nil
 	}
+}
+
+// catchUp takes over what the informer shows, if that is newer.
+func (s *shard) catchUp() {
+	if s.last == nil || s.ledgers.Informed == nil {
+		return
+	}
+	if object := s.ledgers.Informed(s.namespace); object != nil && version(object) > version(s.last) {
+		s.last = object.DeepCopy()
+	}
+}
+
+// version orders the states of an object; 0 if it cannot be told (KEP-5504).
+func version(object *v1alpha1.DisruptionLedger) uint64 {
+	v, err := strconv.ParseUint(object.ResourceVersion, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return v
 }
 
 func (s *shard) read(ctx context.Context) error {

@@ -308,6 +308,7 @@ func (m *Member) replace(response *clientv3.GetResponse) {
 		r.apply(string(kv.Key), kv.Value)
 	}
 	m.mu.Lock()
+	r.keepWaiters(m.view)
 	m.view, m.seen = r, time.Now()
 	if m.err != nil {
 		m.err, m.since = nil, m.seen

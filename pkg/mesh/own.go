@@ -40,7 +40,6 @@ type instance struct {
 	client      *clientv3.Client
 	credentials [sha256.Size]byte
 	lease       clientv3.LeaseID
-	waiters     waitersLease
 }
 
 // errGuard: a write was refused because another incarnation stands in the store.

@@ -33,7 +33,7 @@ type records struct {
 	pods        map[string]map[string]wire.Pod
 	claims      map[string]map[string]wire.Claim
 	// waiters by budget and replica.
-	waiters map[string]map[string][]claim.Waiter
+	waiters map[string]map[string]told
 	// undecodable holds the errors by key; they harm only what the key is about.
 	undecodable map[string]error
 }
@@ -44,10 +44,19 @@ func newRecords(cluster string) *records {
 		budgets:     map[string]wire.Budget{},
 		pods:        map[string]map[string]wire.Pod{},
 		claims:      map[string]map[string]wire.Claim{},
-		waiters:     map[string]map[string][]claim.Waiter{},
+		waiters:     map[string]map[string]told{},
 		undecodable: map[string]error{},
 	}
 }
+
+// told is what one replica told of waiters, and the value that it came in.
+type told struct {
+	value   string
+	waiters []claim.Waiter
+}
+
+// maxTold bounds how many waiters of one budget are heard of in one cluster.
+const maxTold = 64
 
 func join(namespace, name string) string { return namespace + "/" + name }
 
@@ -143,9 +152,9 @@ func (r *records) decode(k wire.Key, value []byte) error {
 		if wire.Unmarshal(value, &v) == nil {
 			name := join(k.Namespace, k.Budget)
 			if r.waiters[name] == nil {
-				r.waiters[name] = map[string][]claim.Waiter{}
+				r.waiters[name] = map[string]told{}
 			}
-			r.waiters[name][k.ID] = toWaiters(k.Cluster, v, time.Now())
+			r.waiters[name][k.ID] = told{value: string(value), waiters: toWaiters(k.Cluster, v, time.Now())}
 		}
 	case wire.KindClaim:
 		var v wire.Claim
@@ -204,11 +213,13 @@ func (r *records) waiting(q Query) map[string][]claim.Waiter {
 	var all map[string][]claim.Waiter
 	for _, ref := range q.Budgets {
 		name := join(q.Namespace, ref.Name)
-		for _, waiters := range r.waiters[name] {
+		for _, t := range r.waiters[name] {
 			if all == nil {
 				all = map[string][]claim.Waiter{}
 			}
-			all[name] = append(all[name], waiters...)
+			if len(all[name])+len(t.waiters) <= maxTold {
+				all[name] = append(all[name], t.waiters...)
+			}
 		}
 	}
 	return all
@@ -283,6 +294,18 @@ func toClaim(cluster, namespace string, c wire.Claim) claim.Claim {
 	}
 }
 
+// keepWaiters takes over from an earlier view what was told in the same words:
+// a new list is no new try.
+func (r *records) keepWaiters(earlier *records) {
+	for name, replicas := range r.waiters {
+		for replica, t := range replicas {
+			if old := earlier.waiters[name][replica]; old.value == t.value {
+				replicas[replica] = old
+			}
+		}
+	}
+}
+
 // toWaiters puts the times of a record that has just arrived on the own clock.
 func toWaiters(cluster string, w wire.Waiters, now time.Time) []claim.Waiter {
 	before := func(millis int64) time.Time { return now.Add(-time.Duration(millis) * time.Millisecond) }
@@ -299,10 +322,11 @@ func toWaiters(cluster string, w wire.Waiters, now time.Time) []claim.Waiter {
 // waitersRecord is the reverse of toWaiters.
 func waitersRecord(waiters []claim.Waiter, now time.Time) *wire.Waiters {
 	w := &wire.Waiters{}
+	millis := func(d time.Duration) int64 { return min(max(0, d.Milliseconds()), wire.MaxMillis) }
 	for _, p := range waiters {
 		w.Pods = append(w.Pods, wire.Waiter{
 			UID: p.UID, Pod: p.Pod, Ticket: p.Ticket,
-			WaitedMillis: now.Sub(p.First).Milliseconds(), LastMillis: now.Sub(p.Last).Milliseconds(), EveryMillis: p.Every.Milliseconds(),
+			WaitedMillis: millis(now.Sub(p.First)), LastMillis: millis(now.Sub(p.Last)), EveryMillis: millis(p.Every),
 		})
 	}
 	return w

@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -14,12 +13,6 @@ import (
 
 // waitersTTL is how long what a replica told of waiters outlives its last word, in seconds.
 const waitersTTL = 30
-
-// waitersLease is the lease of one instance on which this process tells of waiters.
-type waitersLease struct {
-	id    clientv3.LeaseID
-	fresh time.Time
-}
 
 // WriteWaiters tells, in one instance, of the pods that wait for a budget at
 // this controller replica; none deletes what was told before.
@@ -42,41 +35,13 @@ func (o *Own) WriteWaiters(ctx context.Context, name, namespace, budget, replica
 	if err != nil {
 		return err
 	}
-	lease, err := o.waitersLease(ctx, i)
+	// A lease for each word: it ends with the last one, whatever is told of other budgets.
+	lease, err := i.client.Grant(ctx, waitersTTL)
 	if err != nil {
-		return fmt.Errorf("lease for waiters in %s: %w", name, unreachable(err))
+		return fmt.Errorf("grant lease in %s: %w", name, unreachable(err))
 	}
-	if _, err := i.client.Put(ctx, key, string(value), clientv3.WithLease(lease)); err != nil {
-		o.mu.Lock()
-		i.waiters = waitersLease{}
-		o.mu.Unlock()
+	if _, err := i.client.Put(ctx, key, string(value), clientv3.WithLease(lease.ID)); err != nil {
 		return fmt.Errorf("write waiters to %s: %w", name, unreachable(err))
 	}
 	return nil
-}
-
-// waitersLease returns a lease that lasts for most of waitersTTL.
-func (o *Own) waitersLease(ctx context.Context, i *instance) (clientv3.LeaseID, error) {
-	o.mu.Lock()
-	lease := i.waiters
-	o.mu.Unlock()
-	if lease.id != 0 && time.Since(lease.fresh) < waitersTTL*time.Second/3 {
-		return lease.id, nil
-	}
-	var err error
-	if lease.id != 0 {
-		_, err = i.client.KeepAliveOnce(ctx, lease.id)
-	}
-	if lease.id == 0 || err != nil {
-		granted, grantErr := i.client.Grant(ctx, waitersTTL)
-		if grantErr != nil {
-			return 0, errors.Join(err, grantErr)
-		}
-		lease.id = granted.ID
-	}
-	lease.fresh = time.Now()
-	o.mu.Lock()
-	i.waiters = lease
-	o.mu.Unlock()
-	return lease.id, nil
 }

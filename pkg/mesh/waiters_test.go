@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/meshpdb/meshpdb/pkg/claim"
 	"github.com/meshpdb/meshpdb/pkg/wire"
 )
@@ -22,7 +24,7 @@ func waiting(s claim.Snapshot, now time.Time) string {
 	return strings.Join(all, "; ")
 }
 
-// TestOwnWaiters: what a replica tells of waiters stands on one lease for all of it.
+// TestOwnWaiters: what a replica tells of waiters stands on a lease.
 func TestOwnWaiters(t *testing.T) {
 	t.Parallel()
 	s := startStore(t, "c1")
@@ -36,14 +38,18 @@ func TestOwnWaiters(t *testing.T) {
 	if got := s.get(key("r1")); !strings.HasPrefix(got, `{"pods":[{"uid":"p-1","pod":"db-1","ticket":4,"waitedMillis":25`) {
 		t.Errorf("got %s", got)
 	}
-	if response, err := s.admin.Leases(t.Context()); err != nil || len(response.Leases) != 1 {
-		t.Errorf("leases: %v, %v", response, err)
+	response, err := s.admin.Get(t.Context(), key("r1"))
+	if err != nil || response.Kvs[0].Lease == 0 {
+		t.Errorf("it does not stand on a lease: %v, %v", response, err)
 	}
-	if err := own.WriteWaiters(t.Context(), s.address, "shop", "web", "r1", waiters); err != nil {
-		t.Fatal(err)
+	ttl, err := s.admin.TimeToLive(t.Context(), clientv3.LeaseID(response.Kvs[0].Lease))
+	if err != nil || ttl.GrantedTTL != 30 {
+		t.Errorf("lease %+v, %v", ttl, err)
 	}
-	if response, err := s.admin.Leases(t.Context()); err != nil || len(response.Leases) != 1 {
-		t.Errorf("a lease for each record: %v, %v", response, err)
+	// Who has waited for days is told of as well.
+	waiters[0].First = now.Add(-72 * time.Hour)
+	if err := own.WriteWaiters(t.Context(), s.address, "shop", "db", "r1", waiters); err != nil || !strings.Contains(s.get(key("r1")), `"waitedMillis":86400000`) {
+		t.Errorf("got %s, %v", s.get(key("r1")), err)
 	}
 	if err := own.WriteWaiters(t.Context(), s.address, "shop", "db", "r1", nil); err != nil || s.get(key("r1")) != "" {
 		t.Errorf("not deleted: %q, %v", s.get(key("r1")), err)

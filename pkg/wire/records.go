@@ -180,8 +180,10 @@ func Unmarshal(data []byte, r Record) error {
 const (
 	// maxWaiters bounds what one replica may ask others to remember.
 	maxWaiters = 16
-	// maxMillis is a day: nobody waits longer and remembers it.
-	maxMillis = 24 * 60 * 60 * 1000
+	// maxName is the longest name that Kubernetes gives.
+	maxName = 253
+	// MaxMillis is a day, the longest time that is told; writers say a day for more.
+	MaxMillis = 24 * 60 * 60 * 1000
 )
 
 // maxCount bounds numbers of pods and of tickets that arithmetic relies on.
@@ -256,9 +258,11 @@ func (w *Waiters) validate() error {
 		switch {
 		case p.UID == "":
 			return errors.New("uid is empty")
-		case p.Ticket > maxTicket:
+		case max(len(p.UID), len(p.Pod)) > maxName:
+			return fmt.Errorf("uid or pod exceed %d characters", maxName)
+		case p.Ticket == 0 || p.Ticket > maxTicket:
 			return fmt.Errorf("ticket %d is out of range", p.Ticket)
-		case min(p.WaitedMillis, p.LastMillis, p.EveryMillis) < 0 || max(p.WaitedMillis, p.LastMillis, p.EveryMillis) > maxMillis:
+		case min(p.WaitedMillis, p.LastMillis, p.EveryMillis) < 0 || max(p.WaitedMillis, p.LastMillis, p.EveryMillis) > MaxMillis:
 			return fmt.Errorf("times of pod %s are out of range", p.UID)
 		}
 	}
