@@ -2,7 +2,10 @@ package scenario
 
 import (
 	"context"
+	"fmt"
+	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
@@ -28,4 +31,18 @@ func shares(total, n int) []int {
 		}
 	}
 	return all
+}
+
+// AwaitNative waits until every native budget counts all pods.
+func (w *Workload) AwaitNative(ctx context.Context) error {
+	return w.eventually(ctx, time.Minute, "the native budget to count", func(ctx context.Context, c *Cluster) error {
+		b, err := c.Client.PolicyV1().PodDisruptionBudgets(w.Namespace).Get(ctx, w.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if b.Status.ObservedGeneration != b.Generation || b.Status.CurrentHealthy != w.Replicas {
+			return fmt.Errorf("%d of %d pods are healthy", b.Status.CurrentHealthy, w.Replicas)
+		}
+		return nil
+	})
 }
