@@ -9,9 +9,6 @@ import (
 // TestStores: kvstores without clusters can be written as their cluster does
 // and read as a peer does, several peers in one of them.
 func TestStores(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts servers")
-	}
 	m, err := NewStores(t.Context(), Options{Clusters: 2, Progress: os.Stderr})
 	if err != nil {
 		t.Fatal(err)
