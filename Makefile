@@ -53,5 +53,8 @@ lint: ## Check formatting, go vet and staticcheck
 	$(DEV) staticcheck ./...
 
 .PHONY: bench
-bench: ## Measure the decision core, by number of clusters
+bench: ## Measure latency, throughput and cost, and write docs/performance.md anew
 	go test -run "^$$" -bench . ./pkg/budget/
+	@echo "compiling the benchmark, which takes some minutes the first time and seconds after that"
+	@mkdir -p $(BIN) && go build -o $(BIN)/bench-run ./e2e/bench
+	@$(BIN)/bench-run
