@@ -22,6 +22,13 @@ func (l *ledger) Append(_ context.Context, c claim.Claim, seen uint64) (claim.Cl
 	return appended, asked, nil
 }
 
+// Ticket implements decide.Ledger.
+func (l *ledger) Ticket(string) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.standing.Ticket
+}
+
 func (l *ledger) Grant(_ context.Context, c claim.Claim) (bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
