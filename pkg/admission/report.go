@@ -92,7 +92,9 @@ func (r *Reporter) Answered(a Answer) {
 	for i := range a.Budgets {
 		if a.Budget == "" || nameOf(a.Budgets[i]) == a.Budget {
 			r.recorder.Eventf(a.Pod, &a.Budgets[i], kind, event, "Disrupt", "%s", note(a.Sentence))
-			r.recorder.Eventf(&a.Budgets[i], a.Pod, kind, event, "Disrupt", "%s", note(a.Sentence))
+			// About no pod in particular, so that it becomes a series: one Event with a count,
+			// where the pods have one each.
+			r.recorder.Eventf(&a.Budgets[i], nil, kind, event, "Disrupt", "%s", note(a.Sentence))
 		}
 	}
 }

@@ -130,24 +130,24 @@ func TestEvents(t *testing.T) {
 	}{
 		"refused": {
 			Answer{Path: PathEviction, Outcome: no},
-			[]string{"db-0<b Warning DisruptionRefused Disrupt there is no room", "b<db-0 Warning DisruptionRefused Disrupt there is no room"},
+			[]string{"db-0<b Warning DisruptionRefused Disrupt there is no room", "b<none Warning DisruptionRefused Disrupt there is no room"},
 		},
 		"allowed": {
 			Answer{Path: PathDeletion, Outcome: yes},
-			[]string{"db-0<b Normal DisruptionAllowed Disrupt there is room", "b<db-0 Normal DisruptionAllowed Disrupt there is room"},
+			[]string{"db-0<b Normal DisruptionAllowed Disrupt there is room", "b<none Normal DisruptionAllowed Disrupt there is room"},
 		},
 		"no budget decided": {
 			Answer{Path: PathDeletion, Outcome: claim.Outcome{Sentence: "starting"}},
 			[]string{
-				"db-0<b Warning DisruptionRefused Disrupt starting", "b<db-0 Warning DisruptionRefused Disrupt starting",
-				"db-0<b2 Warning DisruptionRefused Disrupt starting", "b2<db-0 Warning DisruptionRefused Disrupt starting",
+				"db-0<b Warning DisruptionRefused Disrupt starting", "b<none Warning DisruptionRefused Disrupt starting",
+				"db-0<b2 Warning DisruptionRefused Disrupt starting", "b2<none Warning DisruptionRefused Disrupt starting",
 			},
 		},
 		"dry-run": {Answer{Path: PathDeletion, Outcome: no, DryRun: true}, nil},
 		// Not a format.
 		"percentage": {
 			Answer{Path: PathEviction, Outcome: claim.Outcome{Budget: "n/b", Sentence: "needs 50% of %d"}},
-			[]string{"db-0<b Warning DisruptionRefused Disrupt needs 50% of %d", "b<db-0 Warning DisruptionRefused Disrupt needs 50% of %d"},
+			[]string{"db-0<b Warning DisruptionRefused Disrupt needs 50% of %d", "b<none Warning DisruptionRefused Disrupt needs 50% of %d"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -268,8 +268,10 @@ func (d *Decider) perform(ctx context.Context, step claim.Step, a *claim.Attempt
 // shown as pending counts as well, it only makes others wait (R6).
 func (d *Decider) mirror(ctx context.Context, c claim.Claim) {
 	d.later(ctx, func(ctx context.Context) {
-		if instances, err := d.registered(ctx); err == nil {
-			d.write(ctx, instances, c)
+		// One that registers now lists the ledger; should it show the claim as
+		// pending for a while, that counts as well.
+		if known := d.known.Load(); known != nil {
+			d.write(ctx, *known, c)
 		}
 	})
 }

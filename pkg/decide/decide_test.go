@@ -57,7 +57,6 @@ func TestAllowingTakesTheStepsInOrderWithOneReadPerCluster(t *testing.T) {
 		{"WriteClaim i1 Pending", "WriteClaim i2 Pending", "Written i1 Pending", "Written i2 Pending"},
 		{"Scope n/b", "Snapshot c1", "Snapshot c2"},
 		{"Grant"},
-		{"Instances"},
 		{"WriteClaim i1 Granted", "WriteClaim i2 Granted", "Written i1 Granted", "Written i2 Granted"},
 	} {
 		if len(calls) < len(group) {
