@@ -23,6 +23,7 @@ type options struct {
 	webhookCerts    string
 	metrics         string
 	probes          string
+	pprof           string
 	decisionTimeout time.Duration
 }
 
@@ -53,6 +54,7 @@ func (o *options) flags(f *flag.FlagSet) {
 	f.StringVar(&o.webhookCerts, "webhook-cert-dir", o.webhookCerts, "Directory of the webhooks' serving certificate: tls.crt and tls.key")
 	f.StringVar(&o.metrics, "metrics-bind-address", o.metrics, "Address to serve Prometheus metrics on; 0 serves none")
 	f.StringVar(&o.probes, "health-probe-bind-address", o.probes, "Address to serve /healthz and /readyz on")
+	f.StringVar(&o.pprof, "pprof-bind-address", o.pprof, "Address to serve Go's profiles on, under /debug/pprof/; empty serves none. They show what is in memory: bind it to localhost")
 	f.DurationVar(&o.decisionTimeout, "decision-timeout", o.decisionTimeout, "Deadline of a decision; it must stay below the webhooks' timeoutSeconds")
 }
 

@@ -114,6 +114,7 @@ func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 		},
 		Metrics:                       metricsserver.Options{BindAddress: o.metrics},
 		HealthProbeBindAddress:        o.probes,
+		PprofBindAddress:              o.pprof,
 		LeaderElection:                true,
 		LeaderElectionID:              "meshpdb-controller",
 		LeaderElectionNamespace:       o.namespace,

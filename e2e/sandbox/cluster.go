@@ -26,6 +26,8 @@ type Cluster struct {
 	ID int
 	// Kubeconfig is the path of the administrator's kubeconfig.
 	Kubeconfig string
+	// Etcd is the host:port of the etcd of Kubernetes, which asks nobody who he is.
+	Etcd string
 	// Client and Config are the administrator's.
 	Client kubernetes.Interface
 	Config *rest.Config
@@ -111,15 +113,17 @@ func (c *Cluster) start(ctx context.Context) error {
 
 // startControlPlane closes bootstrapped once the API has what clustermesh-apiserver waits for.
 func (c *Cluster) startControlPlane(ctx context.Context, bootstrapped chan<- struct{}) error {
-	etcd, err := c.startEtcd(ctx)
-	if err != nil {
+	var err error
+	if c.Etcd, err = c.startEtcd(ctx); err != nil {
 		return err
 	}
-	if err := c.startAPIServer(ctx, etcd); err != nil {
+	if err := c.startAPIServer(ctx, c.Etcd); err != nil {
 		return err
 	}
-	if err := c.startControllerManager(); err != nil {
-		return err
+	if !c.mesh.options.Bare {
+		if err := c.startControllerManager(); err != nil {
+			return err
+		}
 	}
 	if !c.mesh.options.NoMesh {
 		if err := c.applyCiliumDefinitions(ctx); err != nil {
@@ -129,6 +133,9 @@ func (c *Cluster) startControlPlane(ctx context.Context, bootstrapped chan<- str
 	close(bootstrapped)
 	if err := c.createNodes(ctx); err != nil {
 		return err
+	}
+	if c.mesh.options.Bare {
+		return nil
 	}
 	if err := errors.Join(c.startScheduler(), c.startKwok()); err != nil {
 		return err

@@ -214,6 +214,9 @@ func (p *Controller) Kill() {
 	}
 }
 
+// Stop asks the controller to end, as a kubelet does, and waits until it has.
+func (p *Controller) Stop(ctx context.Context) { p.stop(ctx) }
+
 func (p *Controller) stop(ctx context.Context) {
 	if running := p.current(); running != nil {
 		running.stop(ctx)

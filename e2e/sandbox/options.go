@@ -44,6 +44,9 @@ type Options struct {
 	Progress io.Writer
 	// NoMesh leaves out the ClusterMesh: no instances, no links. For tests of one cluster's API.
 	NoMesh bool
+	// Bare leaves out what acts on objects by itself: kube-controller-manager, kube-scheduler and kwok. Objects stay as
+	// they are written, and no node is ready. For measuring with many objects.
+	Bare bool
 }
 
 // withDefaults validates o and fills in what was left out.

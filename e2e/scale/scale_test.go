@@ -1,0 +1,18 @@
+package scale
+
+import (
+	"os"
+	"testing"
+)
+
+func TestBench(t *testing.T) {
+	o := Options{Progress: os.Stderr, Profiles: os.Getenv("PROFILES")}
+	if os.Getenv("BIG") != "" {
+		o.Pods, o.Budgets, o.Binary = 100_000, 10_000, os.Getenv("BINARY")
+	}
+	r, err := Measure(t.Context(), o)
+	t.Logf("%+v", r)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
