@@ -10,10 +10,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -63,7 +63,14 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	pods := &workload.Workload{Cached: mgr.GetClient(), Live: direct}
+	running, err := runningPods(config)
+	if err != nil {
+		return err
+	}
+	pods := &workload.Workload{Cached: mgr.GetClient(), Live: direct, Running: running, Coverage: workload.NewCoverage()}
+	if err := pods.Coverage.Follow(ctx, mgr.GetCache()); err != nil {
+		return err
+	}
 	ledgers := ledger.New(direct, o.clusterName)
 	registry := ledger.NewRegistry(direct, o.namespace)
 	synced := &atomic.Bool{}
@@ -72,7 +79,7 @@ func run(ctx context.Context, o options) error {
 	if err := setUpAdmission(mgr, o, m, pods, ledgers, registry, ready); err != nil {
 		return err
 	}
-	if err := setUpControllers(mgr, o, m, pods, ledgers, registry, kicks); err != nil {
+	if err := setUpControllers(mgr, o, m, pods, ledgers, registry, controller.Sources{Kicks: kicks, Pods: running}); err != nil {
 		return err
 	}
 	if discovered != nil {
@@ -85,12 +92,24 @@ func run(ctx context.Context, o options) error {
 		mgr.AddReadyzCheck("decide", func(*http.Request) error { return probe.check() }),
 		mgr.Add(everywhere{m.Run}),
 		mgr.Add(everywhere{kicks.Run}),
-		mgr.Add(everywhere{func(ctx context.Context) error { return warm(ctx, mgr, synced) }}),
+		mgr.Add(everywhere{running.Run}),
+		mgr.Add(everywhere{func(ctx context.Context) error { return warm(ctx, mgr, running, pods.Coverage, synced) }}),
 	)
 	if err != nil {
 		return fmt.Errorf("set up manager: %w", err)
 	}
 	return mgr.Start(ctx)
+}
+
+// runningPods watches all pods, in protobuf.
+func runningPods(config *rest.Config) (*workload.Pods, error) {
+	config = rest.CopyConfig(config)
+	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf
+	clients, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make API client: %w", err)
+	}
+	return workload.NewPods(clients), nil
 }
 
 func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
@@ -103,15 +122,13 @@ func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 	}
 	// A leader that was killed is replaced within lease; one that lives renews well before.
 	lease, renew, retry := 8*time.Second, 6*time.Second, time.Second
+	kept := workload.CacheOptions()
+	// The controller's namespace is the only place whose slices matter.
+	kept[&discoveryv1.EndpointSlice{}] = cache.ByObject{Namespaces: map[string]cache.Config{o.namespace: {}}}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme,
-		Cache: cache.Options{
-			DefaultTransform: cache.TransformStripManagedFields(),
-			// The controller's namespace is the only place whose slices matter.
-			ByObject: map[client.Object]cache.ByObject{
-				&discoveryv1.EndpointSlice{}: {Namespaces: map[string]cache.Config{o.namespace: {}}},
-			},
-		},
+		// Budgets and ledgers are written back, so they stay whole.
+		Cache:                         cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: kept},
 		Metrics:                       metricsserver.Options{BindAddress: o.metrics},
 		HealthProbeBindAddress:        o.probes,
 		PprofBindAddress:              o.pprof,
@@ -176,7 +193,7 @@ func setUpAdmission(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Wo
 	}})
 }
 
-func setUpControllers(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Workload, ledgers *ledger.Ledgers, registry *ledger.Registry, kicks *controller.Kicks) error {
+func setUpControllers(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Workload, ledgers *ledger.Ledgers, registry *ledger.Registry, sources controller.Sources) error {
 	recorder := mgr.GetEventRecorder("meshpdb-controller")
 	budgets := &controller.Budgets{
 		Client: mgr.GetClient(), Workload: pods, Views: m, Recorder: recorder,
@@ -194,7 +211,7 @@ func setUpControllers(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.
 		return err
 	}
 	budgets.Publisher = publisher
-	if err := controller.Setup(mgr, budgets, &controller.Services{Client: mgr.GetClient(), Recorder: recorder}, kicks); err != nil {
+	if err := controller.Setup(mgr, budgets, &controller.Services{Client: mgr.GetClient(), Recorder: recorder}, sources); err != nil {
 		return err
 	}
 	return mgr.Add(manager.RunnableFunc(publisher.Run))
@@ -208,16 +225,24 @@ type everywhere struct {
 func (e everywhere) Start(ctx context.Context) error { return e.run(ctx) }
 func (e everywhere) NeedLeaderElection() bool        { return false }
 
-// warm fills the informers that decisions read, before the first request.
-func warm(ctx context.Context, mgr ctrl.Manager, synced *atomic.Bool) error {
-	for _, o := range []client.Object{&corev1.Pod{}, &corev1.Service{}, &v1alpha1.MeshPodDisruptionBudget{}, &v1alpha1.DisruptionLedger{}} {
-		if _, err := mgr.GetCache().GetInformer(ctx, o); err != nil {
-			return fmt.Errorf("start informer: %w", err)
+// warm fills what decisions read, before the first request.
+func warm(ctx context.Context, mgr ctrl.Manager, running *workload.Pods, coverage *workload.Coverage, synced *atomic.Bool) error {
+	if _, err := mgr.GetCache().GetInformer(ctx, &v1alpha1.DisruptionLedger{}); err != nil {
+		return fmt.Errorf("start informer: %w", err)
+	}
+	if running.WaitForSync(ctx) != nil || !mgr.GetCache().WaitForCacheSync(ctx) {
+		return nil
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for coverage.Synced() != nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
 		}
 	}
-	if mgr.GetCache().WaitForCacheSync(ctx) {
-		synced.Store(true)
-	}
+	synced.Store(true)
 	return nil
 }
 

@@ -103,14 +103,15 @@ func (r *Budgets) reconcile(ctx context.Context, request ctrl.Request) (ctrl.Res
 		return ctrl.Result{}, err
 	}
 	scope := r.scope(ctx, &b)
-	part, owners, problem := r.part(ctx, &b, scope)
+	own := r.share(ctx, &b, scope)
 	var temporary error
-	if problem != nil && !errors.As(problem, new(*workload.Problem)) {
-		temporary = problem
+	if own.problem != nil && !errors.As(own.problem, new(*workload.Problem)) {
+		temporary = own.problem
 	}
-	status := r.status(&b, scope, owners)
-	if service, err := r.Workload.Service(ctx, &b); err == nil {
-		status.Selector = service.Spec.Selector
+	status := r.status(&b, scope, own.owners)
+	if len(own.selector) > 0 {
+		// Updating the status decodes the answer into it, and the Service is the informer's.
+		status.Selector = maps.Clone(own.selector)
 	}
 	if !slices.Equal(scope, workload.Scope(&b)) {
 		// The scope must be durable before it is published: every replica decides from it.
@@ -118,10 +119,10 @@ func (r *Budgets) reconcile(ctx context.Context, request ctrl.Request) (ctrl.Res
 			return ctrl.Result{}, err
 		}
 	}
-	if err := errors.Join(temporary, r.Publisher.Set(ctx, part)); err != nil {
+	if err := errors.Join(temporary, r.Publisher.Set(ctx, own.Part)); err != nil {
 		return ctrl.Result{}, err
 	}
-	r.conditions(&b, &status, part.Budget.Exported, problem)
+	r.conditions(&b, &status, own.Budget.Exported, own.problem)
 	return r.writeSoon(ctx, &b, status)
 }
 
@@ -140,48 +141,63 @@ func (r *Budgets) Parts(ctx context.Context) ([]publish.Part, error) {
 			continue
 		}
 		// Whatever is wrong with this one is part of it, and no other budget's concern.
-		part, _, _ := r.part(ctx, b, scope)
-		parts = append(parts, part)
+		parts = append(parts, r.share(ctx, b, scope).Part)
 	}
 	return parts, nil
 }
 
-// part computes what this cluster publishes of a budget. A problem is part of
+// share is this cluster's part in a budget and what else is known from computing it.
+type share struct {
+	publish.Part
+	owners []v1alpha1.OwnerStatus
+	// selector of the Service as it stands, empty if it selects nothing.
+	selector map[string]string
+	problem  error
+}
+
+// share computes what this cluster publishes of a budget. A problem is part of
 // it: the other clusters are told why this one cannot answer.
-func (r *Budgets) part(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget, scope []string) (publish.Part, []v1alpha1.OwnerStatus, error) {
-	part := publish.Part{Namespace: b.Namespace, Name: b.Name, Generation: b.Generation, Budget: wire.Budget{
+func (r *Budgets) share(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget, scope []string) share {
+	service, missing := r.Workload.Service(ctx, b)
+	own := share{owners: b.Status.Owners, Part: publish.Part{Namespace: b.Namespace, Name: b.Name, Generation: b.Generation, Budget: wire.Budget{
 		UID: string(b.UID), Service: b.Spec.Service, View: scope,
-	}}
+	}}}
+	if missing == nil {
+		own.selector = service.Spec.Selector
+	}
 	if b.Spec.MinAvailable != nil {
-		part.Budget.MinAvailable = b.Spec.MinAvailable.String()
+		own.Budget.MinAvailable = b.Spec.MinAvailable.String()
 	}
 	if b.Spec.MaxUnavailable != nil {
-		part.Budget.MaxUnavailable = b.Spec.MaxUnavailable.String()
+		own.Budget.MaxUnavailable = b.Spec.MaxUnavailable.String()
 	}
 	if guarded := r.guards(b, scope); guarded != nil {
 		// Its pods may go at any time, so nobody may count on them.
-		part.Budget.Undecided = guarded.Message
-		return part, b.Status.Owners, guarded
+		own.Budget.Undecided, own.problem = guarded.Message, guarded
+		return own
 	}
-	owners := b.Status.Owners
-	part.Budget.Expected = workload.Expected(owners)
-	_, missing := r.Workload.Service(ctx, b)
-	service, err := r.Workload.Selection(ctx, b)
+	own.Budget.Expected = workload.Expected(own.owners)
+	selection, err := workload.StandIn(b, service, missing)
 	var problem *workload.Problem
 	if errors.As(err, &problem) && problem.Reason == v1alpha1.ReasonServiceNotFound {
 		// Nothing was ever selected here.
-		return part, owners, problem
+		own.problem = problem
+		return own
 	}
+	var pods []wire.Pod
+	owners := own.owners
 	if err == nil {
-		part.Budget.Exported = workload.IsExported(service)
-		part.Pods, owners, err = r.pods(ctx, service, b.Status.Owners)
+		own.Budget.Exported = workload.IsExported(selection)
+		pods, owners, err = r.pods(ctx, selection, b.Status.Owners)
+		own.Pods = pods
 	}
 	if err != nil {
-		part.Budget.Undecided = err.Error()
-		return part, b.Status.Owners, err
+		own.Budget.Undecided, own.problem = err.Error(), err
+		return own
 	}
-	part.Budget.Expected = workload.Expected(owners)
-	return part, owners, missing
+	own.owners, own.problem = owners, missing
+	own.Budget.Expected = workload.Expected(owners)
+	return own
 }
 
 // guards tells why disruptions of the budget's pods in this cluster are not

@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/claim"
 	"github.com/meshpdb/meshpdb/pkg/mesh"
 	"github.com/meshpdb/meshpdb/pkg/publish"
@@ -52,27 +51,7 @@ func (c *Cluster) SeemsEnded(ctx context.Context, namespace, name, uid string) b
 // LivePods implements publish.Cluster. It lists by quorum, once per restore of
 // an instance, never for a decision.
 func (c *Cluster) LivePods(ctx context.Context) (map[string]bool, error) {
-	var all v1alpha1.MeshPodDisruptionBudgetList
-	if err := c.Workload.Cached.List(ctx, &all); err != nil {
-		return nil, fmt.Errorf("list budgets: %w", err)
-	}
-	live := map[string]bool{}
-	for i := range all.Items {
-		service, err := c.Workload.Selection(ctx, &all.Items[i])
-		if err != nil {
-			continue
-		}
-		pods, err := c.Workload.LivePods(ctx, service)
-		if err != nil {
-			return nil, err
-		}
-		for _, pod := range pods {
-			if pod.DeletionTimestamp == nil {
-				live[string(pod.UID)] = true
-			}
-		}
-	}
-	return live, nil
+	return c.Workload.LiveCovered(ctx)
 }
 
 // InstanceGone implements publish.Cluster.

@@ -178,9 +178,30 @@ func (h *hall) Eventf(regarding, _ runtime.Object, kind, reason, _, note string,
 	h.events = append(h.events, fmt.Sprintf("%s %s %s: "+note, append([]any{name, kind, reason}, args...)...))
 }
 
+// hallPods reads the hall's pods as if a watch had brought them.
+type hallPods struct{ *hall }
+
+func (p hallPods) Get(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	var pod corev1.Pod
+	err := p.hall.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &pod)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, err
+	}
+	if err != nil {
+		return nil, nil
+	}
+	return &pod, nil
+}
+
+func (p hallPods) Select(ctx context.Context, namespace string, selector map[string]string) ([]corev1.Pod, error) {
+	var list corev1.PodList
+	err := p.hall.List(ctx, &list, client.InNamespace(namespace), client.MatchingLabels(selector))
+	return list.Items, err
+}
+
 func (h *hall) budgets() *Budgets {
 	return &Budgets{
-		Client: h, Workload: &workload.Workload{Cached: h, Live: h}, Views: h, Publisher: hallPublisher{h}, Recorder: h,
+		Client: h, Workload: &workload.Workload{Cached: h, Live: h, Running: hallPods{h}, Coverage: workload.NewCoverage()}, Views: h, Publisher: hallPublisher{h}, Recorder: h,
 		Cluster: "c1", Protected: []string{"kube-system"}, Log: logr.Discard(),
 	}
 }

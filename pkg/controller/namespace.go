@@ -25,7 +25,7 @@ func (r *Budgets) label(ctx context.Context, namespace string) error {
 // unlabel takes the label off once the namespace holds no budget.
 func (r *Budgets) unlabel(ctx context.Context, namespace string) error {
 	var left v1alpha1.MeshPodDisruptionBudgetList
-	if err := r.Client.List(ctx, &left, client.InNamespace(namespace)); err != nil {
+	if err := r.Client.List(ctx, &left, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
 		return fmt.Errorf("list budgets: %w", err)
 	}
 	if slices.ContainsFunc(left.Items, func(b v1alpha1.MeshPodDisruptionBudget) bool { return b.DeletionTimestamp == nil }) {

@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -71,32 +72,34 @@ func (k *Kicks) Run(ctx context.Context) error {
 	}
 }
 
-// Setup adds both reconcilers to a manager. kicks may be shared by nobody else.
-func Setup(mgr ctrl.Manager, budgets *Budgets, services *Services, kicks *Kicks) error {
-	inNamespace := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
-		return budgets.requests(ctx, o.GetNamespace(), func(*v1alpha1.MeshPodDisruptionBudget) bool { return true })
+// Sources are what the reconcilers follow besides informers.
+type Sources struct {
+	// Kicks may be shared by nobody else.
+	Kicks *Kicks
+	Pods  *workload.Pods
+}
+
+// Setup adds both reconcilers to a manager.
+func Setup(mgr ctrl.Manager, budgets *Budgets, services *Services, sources Sources) error {
+	coverage := budgets.Workload.Coverage
+	inNamespace := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
+		return requests(coverage.In(o.GetNamespace()))
 	})
-	ofPod := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
-		return budgets.requests(ctx, o.GetNamespace(), func(b *v1alpha1.MeshPodDisruptionBudget) bool {
-			service, err := budgets.Workload.Selection(ctx, b)
-			return err == nil && workload.Selects(service, o.GetLabels())
-		})
-	})
-	ofService := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
-		return budgets.requests(ctx, o.GetNamespace(), func(b *v1alpha1.MeshPodDisruptionBudget) bool { return b.Spec.Service == o.GetName() })
+	ofService := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
+		return requests(coverage.Naming(o.GetNamespace(), o.GetName()))
 	})
 	scaled := builder.WithPredicates(predicate.GenerationChangedPredicate{})
 	err := ctrl.NewControllerManagedBy(mgr).
 		Named("budget").
 		For(&v1alpha1.MeshPodDisruptionBudget{}).
-		Watches(&corev1.Pod{}, ofPod).
 		Watches(&corev1.Service{}, ofService).
 		Watches(&appsv1.Deployment{}, inNamespace, scaled).
 		Watches(&appsv1.StatefulSet{}, inNamespace, scaled).
 		Watches(&appsv1.ReplicaSet{}, inNamespace, scaled).
 		Watches(&appsv1.DaemonSet{}, inNamespace).
 		Watches(&corev1.ReplicationController{}, inNamespace, scaled).
-		WatchesRawSource(source.Channel(kicks.events, inNamespace)).
+		WatchesRawSource(podSource{sources.Pods, coverage}).
+		WatchesRawSource(source.Channel(sources.Kicks.events, inNamespace)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
 		Complete(budgets)
 	if err != nil {
@@ -113,18 +116,33 @@ func Setup(mgr ctrl.Manager, budgets *Budgets, services *Services, kicks *Kicks)
 	return nil
 }
 
-// requests lists the budgets of a namespace ("" for all) that match.
-func (r *Budgets) requests(ctx context.Context, namespace string, match func(*v1alpha1.MeshPodDisruptionBudget) bool) []reconcile.Request {
-	var all v1alpha1.MeshPodDisruptionBudgetList
-	if err := r.Client.List(ctx, &all, client.InNamespace(namespace)); err != nil {
-		r.Log.Error(err, "list budgets")
-		return nil
-	}
-	var requests []reconcile.Request
-	for i := range all.Items {
-		if match(&all.Items[i]) {
-			requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: all.Items[i].Namespace, Name: all.Items[i].Name}})
+// podSource has the budgets reconciled that cover a pod that changes. It tells
+// nothing of the pods that are there at its start: all budgets are looked at
+// then. A budget that Coverage does not have yet is about to come itself.
+type podSource struct {
+	pods     *workload.Pods
+	coverage *workload.Coverage
+}
+
+var _ source.SyncingSource = podSource{}
+
+// Start implements source.Source.
+func (s podSource) Start(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+	s.pods.OnChange(func(namespace string, labels map[string]string) {
+		for _, b := range s.coverage.Of(namespace, labels) {
+			queue.Add(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(b)})
 		}
+	})
+	return nil
+}
+
+// WaitForSync implements source.SyncingSource.
+func (s podSource) WaitForSync(ctx context.Context) error { return s.pods.WaitForSync(ctx) }
+
+func requests(names []types.NamespacedName) []reconcile.Request {
+	all := make([]reconcile.Request, 0, len(names))
+	for _, name := range names {
+		all = append(all, reconcile.Request{NamespacedName: name})
 	}
-	return requests
+	return all
 }

@@ -21,10 +21,22 @@ import (
 
 // Workload is the own cluster's pods, services, owners and budgets.
 type Workload struct {
-	// Cached reads from informers.
+	// Cached reads services, owners and budgets from informers. What it returns
+	// may be the informers' own: read it only.
 	Cached client.Reader
 	// Live reads from the API server, by quorum.
 	Live client.Reader
+	// Running are the pods as a watch shows them.
+	Running PodReader
+	// Coverage finds the budgets of a pod.
+	Coverage *Coverage
+}
+
+// PodReader reads pods from memory; Pods is one. An error means that they are
+// not known, nil that there is none.
+type PodReader interface {
+	Get(ctx context.Context, namespace, name string) (*corev1.Pod, error)
+	Select(ctx context.Context, namespace string, selector map[string]string) ([]corev1.Pod, error)
 }
 
 // Problem says why a budget cannot be decided in this cluster. Its reason is
@@ -38,17 +50,8 @@ func (p *Problem) Error() string { return p.Message }
 
 // Pod reads a pod afresh; nil if there is none.
 func (w *Workload) Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
-	return getPod(ctx, w.Live, namespace, name)
-}
-
-// CachedPod reads a pod from the informer; nil if there is none.
-func (w *Workload) CachedPod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
-	return getPod(ctx, w.Cached, namespace, name)
-}
-
-func getPod(ctx context.Context, r client.Reader, namespace, name string) (*corev1.Pod, error) {
 	var pod corev1.Pod
-	err := r.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &pod)
+	err := w.Live.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &pod)
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
@@ -56,6 +59,16 @@ func getPod(ctx context.Context, r client.Reader, namespace, name string) (*core
 		return nil, fmt.Errorf("read pod %s/%s: %w", namespace, name, err)
 	}
 	return &pod, nil
+}
+
+// CachedPod reads a pod from memory; nil if there is none. It has only what
+// decisions need.
+func (w *Workload) CachedPod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	pod, err := w.Running.Get(ctx, namespace, name)
+	if err != nil {
+		return nil, fmt.Errorf("read pod %s/%s: %w", namespace, name, err)
+	}
+	return pod, nil
 }
 
 // Ended reports whether, by a quorum read, the pod with this UID is terminating
@@ -68,27 +81,20 @@ func (w *Workload) Ended(ctx context.Context, namespace, name, uid string) (bool
 	return pod == nil || string(pod.UID) != uid || pod.DeletionTimestamp != nil, nil
 }
 
-// BudgetsOf returns the budgets that cover the pod, by name.
-func (w *Workload) BudgetsOf(ctx context.Context, pod *corev1.Pod) ([]v1alpha1.MeshPodDisruptionBudget, error) {
-	var all v1alpha1.MeshPodDisruptionBudgetList
-	if err := w.Cached.List(ctx, &all, client.InNamespace(pod.Namespace)); err != nil {
-		return nil, fmt.Errorf("list budgets: %w", err)
+// BudgetsOf returns the budgets that cover the pod, by name. What they hold is
+// the informer's: read it only.
+func (w *Workload) BudgetsOf(_ context.Context, pod *corev1.Pod) ([]v1alpha1.MeshPodDisruptionBudget, error) {
+	if err := w.Coverage.Synced(); err != nil {
+		return nil, err
 	}
-	var covering []v1alpha1.MeshPodDisruptionBudget
-	for _, b := range all.Items {
-		service, err := w.Selection(ctx, &b)
-		if errors.As(err, new(*Problem)) {
-			// Without a selector it covers nothing; its condition says so.
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if Selects(service, pod.Labels) {
-			covering = append(covering, b)
-		}
+	found := w.Coverage.Of(pod.Namespace, pod.Labels)
+	if len(found) == 0 {
+		return nil, nil
 	}
-	slices.SortFunc(covering, func(a, b v1alpha1.MeshPodDisruptionBudget) int { return strings.Compare(a.Name, b.Name) })
+	covering := make([]v1alpha1.MeshPodDisruptionBudget, len(found))
+	for i, b := range found {
+		covering[i] = *b
+	}
 	return covering, nil
 }
 
@@ -108,11 +114,16 @@ func (w *Workload) Service(ctx context.Context, b *v1alpha1.MeshPodDisruptionBud
 	return &service, nil
 }
 
-// Selection is Service, but stands in for a Service that was deleted by the
-// selector that it had: grants elsewhere have counted on its pods, which must
-// not become free for all.
+// Selection is Service, but stands in for a Service that was deleted.
 func (w *Workload) Selection(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget) (*corev1.Service, error) {
 	service, err := w.Service(ctx, b)
+	return StandIn(b, service, err)
+}
+
+// StandIn takes what Service returned, and puts in the place of a Service that
+// was deleted the selector that it had: grants elsewhere have counted on its
+// pods, which must not become free for all.
+func StandIn(b *v1alpha1.MeshPodDisruptionBudget, service *corev1.Service, err error) (*corev1.Service, error) {
 	var problem *Problem
 	if errors.As(err, &problem) && problem.Reason == v1alpha1.ReasonServiceNotFound && len(b.Status.Selector) > 0 {
 		service = &corev1.Service{}
@@ -125,22 +136,26 @@ func (w *Workload) Selection(ctx context.Context, b *v1alpha1.MeshPodDisruptionB
 
 // Pods returns the pods that the Service selects, mirror pods left out.
 func (w *Workload) Pods(ctx context.Context, service *corev1.Service) ([]corev1.Pod, error) {
-	return listPods(ctx, w.Cached, service)
+	pods, err := w.Running.Select(ctx, service.Namespace, service.Spec.Selector)
+	if err != nil {
+		return nil, fmt.Errorf("select pods of service %s/%s: %w", service.Namespace, service.Name, err)
+	}
+	return withoutMirrors(pods), nil
 }
 
-// LivePods is Pods by a quorum list (R1 c).
+// LivePods is Pods by a quorum list.
 func (w *Workload) LivePods(ctx context.Context, service *corev1.Service) ([]corev1.Pod, error) {
-	return listPods(ctx, w.Live, service)
-}
-
-func listPods(ctx context.Context, r client.Reader, service *corev1.Service) ([]corev1.Pod, error) {
 	var list corev1.PodList
-	err := r.List(ctx, &list, client.InNamespace(service.Namespace),
+	err := w.Live.List(ctx, &list, client.InNamespace(service.Namespace),
 		client.MatchingLabelsSelector{Selector: labels.SelectorFromSet(service.Spec.Selector)})
 	if err != nil {
 		return nil, fmt.Errorf("list pods of service %s/%s: %w", service.Namespace, service.Name, err)
 	}
-	return slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return IsMirror(&p) }), nil
+	return withoutMirrors(list.Items), nil
+}
+
+func withoutMirrors(pods []corev1.Pod) []corev1.Pod {
+	return slices.DeleteFunc(pods, func(p corev1.Pod) bool { return IsMirror(&p) })
 }
 
 // IsMirror reports whether the pod is the API's image of a static pod, which

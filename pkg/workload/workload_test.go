@@ -36,11 +36,11 @@ func newScheme(t *testing.T) *runtime.Scheme {
 	return scheme
 }
 
-// newWorkload has the same objects in the informers and in the API server.
+// newWorkload has the same objects in memory and in the API server.
 func newWorkload(t *testing.T, objects ...client.Object) *Workload {
 	t.Helper()
 	c := fake.NewClientBuilder().WithScheme(newScheme(t)).WithObjects(objects...).Build()
-	return &Workload{Cached: c, Live: c}
+	return &Workload{Cached: c, Live: c, Running: listedPods(t, objects...), Coverage: listedCoverage(objects...)}
 }
 
 // broken is a reader that fails.
@@ -284,16 +284,13 @@ func TestBudgetsOf(t *testing.T) {
 			t.Errorf("pod of %s is covered by %v, want %v", app, got, want)
 		}
 	}
-	if _, err := (&Workload{Cached: broken(t)}).BudgetsOf(t.Context(), labelled("p", "db")); err == nil {
-		t.Error("budgets that could not be listed were taken for none")
+	if _, err := (&Workload{Coverage: NewCoverage()}).BudgetsOf(t.Context(), labelled("p", "db")); !errors.Is(err, errNotListed) {
+		t.Errorf("budgets that were not listed yet were taken for none: %v", err)
 	}
-	noServices := interceptor.NewClient(w.Cached.(client.WithWatch), interceptor.Funcs{
-		Get: func(context.Context, client.WithWatch, client.ObjectKey, client.Object, ...client.GetOption) error {
-			return errors.New("connection refused")
-		},
-	})
-	if _, err := (&Workload{Cached: noServices}).BudgetsOf(t.Context(), labelled("p", "db")); err == nil {
-		t.Error("a service that could not be read was taken for none")
+	half := listedCoverage(budgetOf("b", "db"), service("db", "db"))
+	half.synced = append(half.synced, func() bool { return false })
+	if _, err := (&Workload{Coverage: half}).BudgetsOf(t.Context(), labelled("p", "db")); !errors.Is(err, errNotListed) {
+		t.Errorf("services that were not listed yet were taken for none: %v", err)
 	}
 }
 
@@ -320,7 +317,7 @@ func TestPodsOfAService(t *testing.T) {
 	elsewhere := labelled("elsewhere", "db")
 	elsewhere.Namespace = "m"
 	w := newWorkload(t, labelled("db-0", "db"), labelled("db-1", "db"), labelled("web-0", "web"), mirror, elsewhere)
-	w.Cached = newWorkload(t, labelled("db-0", "db")).Cached
+	w.Running = listedPods(t, labelled("db-0", "db"), labelled("web-0", "web"), mirror, elsewhere)
 	for want, list := range map[string]func(context.Context, *corev1.Service) ([]corev1.Pod, error){"[db-0]": w.Pods, "[db-0 db-1]": w.LivePods} {
 		pods, err := list(t.Context(), service("db", "db"))
 		if err != nil {
@@ -334,7 +331,10 @@ func TestPodsOfAService(t *testing.T) {
 			t.Errorf("got %v, want %s", names, want)
 		}
 	}
-	if _, err := (&Workload{Cached: broken(t)}).Pods(t.Context(), service("db", "db")); err == nil {
+	if _, err := (&Workload{Running: unlisted()}).Pods(t.Context(), service("db", "db")); !errors.Is(err, errNotListed) {
+		t.Errorf("pods that were not listed yet were taken for none: %v", err)
+	}
+	if _, err := (&Workload{Live: broken(t)}).LivePods(t.Context(), service("db", "db")); err == nil {
 		t.Error("pods that could not be listed were taken for none")
 	}
 	if !Selects(service("db", "db"), labelled("p", "db").Labels) || Selects(service("db", "db"), nil) || Selects(service("db"), labelled("p", "db").Labels) {
@@ -348,7 +348,7 @@ func TestPodAndEnded(t *testing.T) {
 	going.DeletionTimestamp, going.Finalizers = &now, []string{"x/y"}
 	w := newWorkload(t, labelled("db-0", "db"), going)
 	// The informer is behind; it must not be asked.
-	w.Cached = newWorkload(t, labelled("gone", "db")).Cached
+	w.Running = listedPods(t, labelled("gone", "db"))
 	for _, c := range []struct {
 		name, uid string
 		want      bool
@@ -363,7 +363,13 @@ func TestPodAndEnded(t *testing.T) {
 	if p, err := w.Pod(t.Context(), "n", "gone"); err != nil || p != nil {
 		t.Errorf("a pod that is not there: %v %v", p, err)
 	}
-	down := &Workload{Live: broken(t), Cached: broken(t)}
+	if p, err := w.CachedPod(t.Context(), "n", "db-0"); err != nil || p != nil {
+		t.Errorf("a pod that memory does not have: %v %v", p, err)
+	}
+	down := &Workload{Live: broken(t), Running: unlisted()}
+	if p, err := down.CachedPod(t.Context(), "n", "db-0"); !errors.Is(err, errNotListed) || p != nil {
+		t.Errorf("a pod that was not listed yet was taken for gone: %v", err)
+	}
 	if ended, err := down.Ended(t.Context(), "n", "db-0", "db-0"); err == nil || ended {
 		t.Error("a pod that could not be read was taken for gone")
 	}

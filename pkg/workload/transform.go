@@ -1,0 +1,71 @@
+package workload
+
+import (
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// lastApplied is where kubectl apply keeps a second copy of an object.
+const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
+
+// CacheOptions say what informers keep of the objects that this package reads:
+// of owners and services only what is read here and by the controllers. None
+// of them is ever written back. Their readers are handed the informers' own
+// objects, and only read them.
+func CacheOptions() map[client.Object]cache.ByObject {
+	shared := true
+	options := map[client.Object]cache.ByObject{}
+	for _, o := range []client.Object{
+		&corev1.Service{}, &appsv1.ReplicaSet{}, &appsv1.Deployment{}, &appsv1.StatefulSet{}, &appsv1.DaemonSet{}, &corev1.ReplicationController{},
+	} {
+		options[o] = cache.ByObject{Transform: strip, UnsafeDisableDeepCopy: &shared}
+	}
+	return options
+}
+
+// strip reduces an object to what is read of it.
+func strip(o any) (any, error) {
+	switch o := o.(type) {
+	case *corev1.Service:
+		return &corev1.Service{ObjectMeta: identity(&o.ObjectMeta, true), Spec: corev1.ServiceSpec{Selector: o.Spec.Selector}}, nil
+	case *appsv1.ReplicaSet:
+		return &appsv1.ReplicaSet{ObjectMeta: identity(&o.ObjectMeta, false), Spec: appsv1.ReplicaSetSpec{Replicas: o.Spec.Replicas}}, nil
+	case *appsv1.Deployment:
+		return &appsv1.Deployment{ObjectMeta: identity(&o.ObjectMeta, false), Spec: appsv1.DeploymentSpec{Replicas: o.Spec.Replicas}}, nil
+	case *appsv1.StatefulSet:
+		return &appsv1.StatefulSet{ObjectMeta: identity(&o.ObjectMeta, false), Spec: appsv1.StatefulSetSpec{Replicas: o.Spec.Replicas}}, nil
+	case *appsv1.DaemonSet:
+		status := appsv1.DaemonSetStatus{DesiredNumberScheduled: o.Status.DesiredNumberScheduled}
+		return &appsv1.DaemonSet{ObjectMeta: identity(&o.ObjectMeta, false), Status: status}, nil
+	case *corev1.ReplicationController:
+		return &corev1.ReplicationController{ObjectMeta: identity(&o.ObjectMeta, false), Spec: corev1.ReplicationControllerSpec{Replicas: o.Spec.Replicas}}, nil
+	}
+	return o, nil
+}
+
+// identity is what names an object, its generation and its controller.
+func identity(m *metav1.ObjectMeta, annotations bool) metav1.ObjectMeta {
+	kept := metav1.ObjectMeta{
+		Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion, Generation: m.Generation,
+		DeletionTimestamp: m.DeletionTimestamp,
+	}
+	if ref := metav1.GetControllerOf(m); ref != nil {
+		kept.OwnerReferences = []metav1.OwnerReference{*ref}
+	}
+	if !annotations {
+		return kept
+	}
+	for name, value := range m.Annotations {
+		if name == lastApplied {
+			continue
+		}
+		if kept.Annotations == nil {
+			kept.Annotations = map[string]string{}
+		}
+		kept.Annotations[name] = value
+	}
+	return kept
+}
