@@ -187,7 +187,7 @@ func (s *subject) profileCPU(ctx context.Context, name string) <-chan error {
 		var err error
 		for ctx.Err() == nil {
 			// Until the controller listens.
-			if err = s.save(ctx, "profile?seconds=20", name+".cpu"); err == nil {
+			if err = s.save(ctx, "profile?seconds=40", name+".cpu"); err == nil {
 				break
 			}
 			select {

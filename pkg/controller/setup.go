@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -23,7 +24,7 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/workload"
 )
 
-// Kicks carries namespaces whose views have changed from the mesh to the
+// Kicks carries what changed in the views of the mesh to the
 // reconciler. The zero value is not usable; see NewKicks.
 type Kicks struct {
 	mu      sync.Mutex
@@ -37,10 +38,11 @@ func NewKicks() *Kicks {
 	return &Kicks{waiting: map[string]bool{}, wake: make(chan struct{}, 1), events: make(chan event.GenericEvent)}
 }
 
-// Kick asks for a look at a namespace's budgets, "" for all. It never blocks.
-func (k *Kicks) Kick(namespace string) {
+// Kick asks for a look at a namespace's budgets, at one of them by
+// "namespace/name", or at all by "". It never blocks.
+func (k *Kicks) Kick(subject string) {
 	k.mu.Lock()
-	k.waiting[namespace] = true
+	k.waiting[subject] = true
 	k.mu.Unlock()
 	select {
 	case k.wake <- struct{}{}:
@@ -60,9 +62,9 @@ func (k *Kicks) Run(ctx context.Context) error {
 		waiting := k.waiting
 		k.waiting = map[string]bool{}
 		k.mu.Unlock()
-		for namespace := range waiting {
+		for subject := range waiting {
 			marker := &v1alpha1.MeshPodDisruptionBudget{}
-			marker.Namespace = namespace
+			marker.Namespace, marker.Name, _ = strings.Cut(subject, "/")
 			select {
 			case <-ctx.Done():
 				return nil
@@ -85,6 +87,12 @@ func Setup(mgr ctrl.Manager, budgets *Budgets, services *Services, sources Sourc
 	inNamespace := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
 		return requests(coverage.In(o.GetNamespace()))
 	})
+	kicked := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
+		if o.GetName() != "" {
+			return requests(coverage.Named(o.GetNamespace(), o.GetName()))
+		}
+		return requests(coverage.In(o.GetNamespace()))
+	})
 	ofService := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
 		return requests(coverage.Naming(o.GetNamespace(), o.GetName()))
 	})
@@ -99,7 +107,7 @@ func Setup(mgr ctrl.Manager, budgets *Budgets, services *Services, sources Sourc
 		Watches(&appsv1.DaemonSet{}, inNamespace).
 		Watches(&corev1.ReplicationController{}, inNamespace, scaled).
 		WatchesRawSource(podSource{sources.Pods, coverage}).
-		WatchesRawSource(source.Channel(sources.Kicks.events, inNamespace)).
+		WatchesRawSource(source.Channel(sources.Kicks.events, kicked)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
 		Complete(budgets)
 	if err != nil {

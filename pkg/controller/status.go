@@ -15,6 +15,7 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/budget"
 	"github.com/meshpdb/meshpdb/pkg/claim"
 	"github.com/meshpdb/meshpdb/pkg/mesh"
+	"github.com/meshpdb/meshpdb/pkg/publish"
 	"github.com/meshpdb/meshpdb/pkg/workload"
 )
 
@@ -108,7 +109,9 @@ func (r *Budgets) conditions(b *v1alpha1.MeshPodDisruptionBudget, status *v1alph
 		instance := slices.Min(slices.Collect(maps.Keys(problems)))
 		no(v1alpha1.ReasonKVStoreUnavailable, fmt.Sprintf("instance %s of the own ClusterMesh kvstore is not in service: %v", instance, problems[instance]))
 	}
-	meta.SetStatusCondition(&status.Conditions, enforced)
+	if errors.As(problem, &p) || !starting(problems) {
+		meta.SetStatusCondition(&status.Conditions, enforced)
+	}
 	shared := metav1.Condition{
 		Type: v1alpha1.ConditionNotShared, ObservedGeneration: b.Generation, Status: metav1.ConditionFalse,
 		Reason: v1alpha1.ReasonShared, Message: "Cilium exports the service's endpoints; they can only subtract from what meshpdb publishes",
@@ -118,6 +121,18 @@ func (r *Budgets) conditions(b *v1alpha1.MeshPodDisruptionBudget, status *v1alph
 		shared.Message = "Cilium does not export the service from this cluster (service.cilium.io/global and shared), so the records that meshpdb publishes count alone"
 	}
 	meta.SetStatusCondition(&status.Conditions, shared)
+}
+
+// starting reports that nothing is known of the instances yet. What the
+// condition said before stands meanwhile: to call all budgets unenforced for the
+// moment that a new leader takes would be two writes to each.
+func starting(problems map[string]error) bool {
+	for _, err := range problems {
+		if !errors.Is(err, publish.ErrStarting) {
+			return false
+		}
+	}
+	return len(problems) > 0
 }
 
 // announce records an Event when a condition that people wait for changes.

@@ -23,7 +23,7 @@ const (
 	probeInterval = time.Second
 	// probeTimeout is when a store counts as unreachable.
 	probeTimeout = 2 * time.Second
-	// listTimeout bounds the list that begins a standing view.
+	// listTimeout bounds one page of the list that begins a standing view.
 	listTimeout = 5 * time.Second
 	retryMin    = 100 * time.Millisecond
 	retryMax    = time.Second
@@ -199,15 +199,12 @@ var errRelist = errors.New("the store may be another one")
 func (m *Member) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	listCtx, listed := context.WithTimeout(ctx, listTimeout)
-	response, err := m.client.Get(listCtx, wire.ClusterPrefix(m.cluster), clientv3.WithPrefix(), clientv3.WithLimit(10*maxKeys))
-	listed()
+	all, header, err := m.list(ctx)
 	if err != nil {
 		return err
 	}
-	m.replace(response)
+	m.replace(all)
 	life := m.incarnation()
-	header := response.Header
 	revision := header.Revision
 	// Watch returns no sooner than the store answers: the probe must not wait for it.
 	var events clientv3.WatchChan
@@ -302,11 +299,7 @@ func (m *Member) incarnation() string {
 	return m.view.incarnation
 }
 
-func (m *Member) replace(response *clientv3.GetResponse) {
-	r := newRecords(m.cluster)
-	for _, kv := range response.Kvs {
-		r.apply(string(kv.Key), kv.Value)
-	}
+func (m *Member) replace(r *records) {
 	m.mu.Lock()
 	r.keepWaiters(m.view)
 	m.view, m.seen = r, time.Now()
@@ -334,8 +327,8 @@ func (m *Member) update(event clientv3.WatchResponse) {
 	}
 	m.seen = time.Now()
 	m.mu.Unlock()
-	for namespace := range touched {
-		m.changed(namespace)
+	for _, subject := range m.subjects(event, touched) {
+		m.changed(subject)
 	}
 }
 

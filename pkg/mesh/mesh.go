@@ -33,9 +33,9 @@ type Config struct {
 	Discovered *Discovery
 	// Log receives what people should know of peers that come, go or fail.
 	Log logr.Logger
-	// Changed is told the namespace of every change in any view; "" for all.
-	// It must not block.
-	Changed func(namespace string)
+	// Changed is told what every change in any view is about: a namespace, one
+	// budget of it as "namespace/name", or everything by "". It must not block.
+	Changed func(subject string)
 }
 
 // Discovery tells the addresses (host:port) of the own kvstore's instances.

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -40,7 +41,8 @@ func newSite(t *testing.T, discovered *mesh.Discovery) *site {
 	s := &site{t: t, peers: t.TempDir(), own: filepath.Join(t.TempDir(), "etcd.yaml"), told: map[string]int{}}
 	m, err := mesh.New(mesh.Config{
 		Cluster: "c1", Peers: s.peers, OwnKVStore: s.own, Discovered: discovered,
-		Changed: func(namespace string) {
+		Changed: func(subject string) {
+			namespace, _, _ := strings.Cut(subject, "/")
 			s.mu.Lock()
 			s.told[namespace]++
 			s.mu.Unlock()

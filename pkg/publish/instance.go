@@ -100,10 +100,19 @@ func (p *Publisher) list(ctx context.Context, name string, state *instanceState)
 		return nil, 0, err
 	}
 	p.verify(before, live)
-	values, generation := p.all(state)
+	changes, err := p.compareClaims(storedClaims, durable)
+	if err != nil {
+		return nil, 0, err
+	}
+	records, generation := p.compareRecords(stored, state)
+	return append(changes, records...), generation, nil
+}
+
+// compareClaims returns what brings an instance's claims in line with the ledger (R11).
+func (p *Publisher) compareClaims(stored, durable []claim.Claim) ([]mesh.Change, error) {
 	var changes []mesh.Change
-	remove, write := claim.Compare(storedClaims, durable)
-	for _, c := range storedClaims {
+	remove, write := claim.Compare(stored, durable)
+	for _, c := range stored {
 		if slices.Contains(remove, c.ID) {
 			changes = append(changes, mesh.Change{Key: p.claimKey(c)})
 		}
@@ -111,22 +120,35 @@ func (p *Publisher) list(ctx context.Context, name string, state *instanceState)
 	for _, c := range write {
 		value, err := wire.Marshal(mesh.ClaimRecord(c))
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		changes = append(changes, mesh.Change{Key: p.claimKey(c), Value: string(value)})
 	}
+	return changes, nil
+}
+
+// compareRecords returns what brings an instance's budgets and pods in line
+// with what is to be shown, and forgets what was dirty.
+func (p *Publisher) compareRecords(stored map[string]string, state *instanceState) ([]mesh.Change, uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	state.dirty = map[ref]struct{}{}
+	var changes []mesh.Change
+	p.every(func(c mesh.Change) {
+		value, stands := stored[c.Key]
+		if c.Value != "" {
+			delete(stored, c.Key)
+		}
+		if c.Value != "" && (!stands || value != c.Value) {
+			changes = append(changes, c)
+		}
+	})
 	for key := range stored {
-		k, err := wire.ParseKey(p.config.Cluster, key)
-		if _, wanted := values[key]; !wanted && err == nil && (k.Kind == wire.KindBudget || k.Kind == wire.KindPod) {
+		if k, err := wire.ParseKey(p.config.Cluster, key); err == nil && (k.Kind == wire.KindBudget || k.Kind == wire.KindPod) {
 			changes = append(changes, mesh.Change{Key: key})
 		}
 	}
-	for key, value := range values {
-		if stored[key] != value {
-			changes = append(changes, mesh.Change{Key: key, Value: value})
-		}
-	}
-	return changes, generation, nil
+	return changes, p.generation
 }
 
 func (p *Publisher) claimKey(c claim.Claim) string {
@@ -150,8 +172,9 @@ func (p *Publisher) verify(before, live map[string]bool) {
 			p.verified[uid] = true
 		}
 	}
-	for _, part := range p.parts {
-		p.show(p.keys(part), p.render(part))
+	p.listed = true
+	for id, e := range p.parts {
+		p.show(id, p.exhibit(e.Part))
 	}
 }
 
@@ -160,8 +183,13 @@ func (p *Publisher) serve(ctx context.Context, name string, state *instanceState
 	alive := time.NewTicker(aliveInterval)
 	defer alive.Stop()
 	for {
-		if err := p.flush(ctx, name, state, incarnation); err != nil {
+		more, err := p.flush(ctx, name, state, incarnation)
+		if err != nil {
 			return err
+		}
+		if more {
+			// The marker is kept alive in between.
+			state.poke()
 		}
 		select {
 		case <-ctx.Done():
@@ -180,24 +208,35 @@ func (p *Publisher) serve(ctx context.Context, name string, state *instanceState
 	}
 }
 
-func (p *Publisher) flush(ctx context.Context, name string, state *instanceState, incarnation wire.Incarnation) error {
+// flushSize is how many records one flush writes: far fewer than take ioTimeout.
+const flushSize = 2000
+
+// flush writes what is dirty, and reports whether some is left.
+func (p *Publisher) flush(ctx context.Context, name string, state *instanceState, incarnation wire.Incarnation) (more bool, err error) {
 	p.mu.Lock()
 	generation := p.generation
-	var changes []mesh.Change
-	for key := range state.dirty {
-		changes = append(changes, mesh.Change{Key: key, Value: p.values[key]})
+	var refs []ref
+	for r := range state.dirty {
+		if len(refs) == flushSize {
+			break
+		}
+		refs = append(refs, r)
+		delete(state.dirty, r)
 	}
-	clear(state.dirty)
+	more = len(state.dirty) > 0
+	changes := p.changes(refs)
 	p.mu.Unlock()
 	if len(changes) > 0 {
 		ctx, cancel := context.WithTimeout(ctx, ioTimeout)
 		defer cancel()
 		if err := p.config.Store.Publish(ctx, name, incarnation, changes); err != nil {
-			return err
+			return more, err
 		}
 	}
-	p.shown(state, generation)
-	return nil
+	if !more {
+		p.shown(state, generation)
+	}
+	return more, nil
 }
 
 func (p *Publisher) shown(state *instanceState, generation uint64) {

@@ -3,7 +3,6 @@ package publish
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -100,24 +99,28 @@ const (
 	endedMemory = time.Hour
 )
 
+// ErrStarting stands for an instance that was neither in service yet nor has
+// failed: nothing can be said of it.
+var ErrStarting = errors.New("not published yet")
+
 // Publisher publishes while Run runs. Set and Remove may be called at any time.
 type Publisher struct {
 	config Config
 
 	mu sync.Mutex
-	// parts as they were set, before pods are withheld.
-	parts map[string]Part
-	// values to be shown, by key.
-	values map[string]string
+	// parts by namespace/name.
+	parts map[string]*exhibit
 	// removals counts calls of Remove; removed holds the last one of each budget,
 	// shown or not: a list that began earlier must not bring it back.
 	removals uint64
 	removed  map[string]uint64
+	// listed: a restore of this term has verified by one list what stood then.
+	listed bool
 	// verified pods were seen alive by a quorum read of this publisher.
 	verified map[string]bool
 	// ended pods were seen terminating or gone by a quorum read, and when.
 	ended map[string]time.Time
-	// generation counts changes of values.
+	// generation counts changes of what is shown.
 	generation uint64
 	instances  map[string]*instanceState
 	tidy       chan struct{}
@@ -125,7 +128,7 @@ type Publisher struct {
 
 // instanceState is what one instance has been shown.
 type instanceState struct {
-	dirty   map[string]bool
+	dirty   map[ref]struct{}
 	shown   uint64
 	serving bool
 	wake    chan struct{}
@@ -145,7 +148,7 @@ func New(config Config) (*Publisher, error) {
 func (p *Publisher) reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.parts, p.values, p.removed = map[string]Part{}, map[string]string{}, map[string]uint64{}
+	p.parts, p.removed, p.listed = map[string]*exhibit{}, map[string]uint64{}, false
 	p.verified, p.ended = map[string]bool{}, map[string]time.Time{}
 	p.instances = map[string]*instanceState{}
 }
@@ -189,18 +192,11 @@ func (p *Publisher) Run(ctx context.Context) error {
 }
 
 // Set publishes this cluster's part in a budget from now on. A pod that no
-// quorum read has seen alive yet is shown as not ready until one has.
+// quorum read has seen alive yet is shown as not ready until one has: the list
+// of the restore that is to come, or after that a look at the pod itself.
 func (p *Publisher) Set(ctx context.Context, part Part) error {
-	var unknown []wire.Pod
-	p.mu.Lock()
-	for _, pod := range part.Pods {
-		if _, ended := p.ended[pod.UID]; pod.Unavailable == wire.Available && !p.verified[pod.UID] && !ended {
-			unknown = append(unknown, pod)
-		}
-	}
-	p.mu.Unlock()
 	var failure error
-	for _, pod := range unknown {
+	for _, pod := range p.unknown(part) {
 		ended, err := p.config.Workload.Ended(ctx, part.Namespace, pod.Name, pod.UID)
 		if err != nil {
 			failure = err
@@ -218,18 +214,30 @@ func (p *Publisher) Set(ctx context.Context, part Part) error {
 	return failure
 }
 
+// unknown returns the pods of a part that must be looked at before they may be shown as available.
+func (p *Publisher) unknown(part Part) []wire.Pod {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.listed {
+		return nil
+	}
+	var unknown []wire.Pod
+	for _, pod := range part.Pods {
+		if _, ended := p.ended[pod.UID]; pod.Unavailable == wire.Available && !p.verified[pod.UID] && !ended {
+			unknown = append(unknown, pod)
+		}
+	}
+	return unknown
+}
+
 // Remove stops publishing a budget.
 func (p *Publisher) Remove(namespace, name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	id := namespace + "/" + name
 	p.removals++
-	p.removed[namespace+"/"+name] = p.removals
-	part, ok := p.parts[namespace+"/"+name]
-	if !ok {
-		return
-	}
-	delete(p.parts, namespace+"/"+name)
-	p.show(p.keys(part), nil)
+	p.removed[id] = p.removals
+	p.show(id, nil)
 }
 
 // adopt takes a part from a quorum list of budgets that began when removals
@@ -237,10 +245,10 @@ func (p *Publisher) Remove(namespace, name string) {
 // removed it since: its pods are newer.
 func (p *Publisher) adopt(part Part, since uint64) {
 	p.mu.Lock()
-	standing, stands := p.parts[part.Namespace+"/"+part.Name]
-	removed := p.removed[part.Namespace+"/"+part.Name] > since
+	standing := p.parts[part.id()]
+	removed := p.removed[part.id()] > since
 	p.mu.Unlock()
-	if removed || stands && standing.Budget.UID == part.Budget.UID && standing.Generation >= part.Generation {
+	if removed || standing != nil && standing.Budget.UID == part.Budget.UID && standing.Generation >= part.Generation {
 		return
 	}
 	p.set(part)
@@ -255,83 +263,11 @@ func (p *Publisher) lastRemoval() uint64 {
 func (p *Publisher) set(part Part) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	name := part.Namespace + "/" + part.Name
-	old := p.parts[name]
-	if old.Budget.UID == part.Budget.UID && old.Generation > part.Generation {
+	if old := p.parts[part.id()]; old != nil && old.Budget.UID == part.Budget.UID && old.Generation > part.Generation {
 		// From an informer that is behind the quorum list: it would loosen a bound that others have counted with.
 		return
 	}
-	p.parts[name] = part
-	p.show(p.keys(old), p.render(part))
-}
-
-// keys returns the keys of a part; none for the zero Part.
-func (p *Publisher) keys(part Part) []string {
-	if part.Name == "" {
-		return nil
-	}
-	keys := []string{p.key(part, wire.KindBudget, "")}
-	for _, pod := range part.Pods {
-		keys = append(keys, p.key(part, wire.KindPod, pod.UID))
-	}
-	return keys
-}
-
-func (p *Publisher) key(part Part, kind wire.Kind, id string) string {
-	return wire.Key{Kind: kind, Cluster: p.config.Cluster, Namespace: part.Namespace, Budget: part.Name, ID: id}.String()
-}
-
-// render returns the values of a part, with pods withheld that must not be
-// shown as available. It needs p.mu.
-func (p *Publisher) render(part Part) map[string]string {
-	values := map[string]string{}
-	put := func(key string, record wire.Record) {
-		value, err := wire.Marshal(record)
-		if err != nil {
-			p.config.Log.Error(err, "publish record", "key", key)
-			return
-		}
-		values[key] = string(value)
-	}
-	put(p.key(part, wire.KindBudget, ""), &part.Budget)
-	for _, pod := range part.Pods {
-		if _, ended := p.ended[pod.UID]; ended {
-			pod.Unavailable = wire.Terminating
-		} else if pod.Unavailable == wire.Available && !p.verified[pod.UID] {
-			pod.Unavailable = wire.NotReady
-		}
-		put(p.key(part, wire.KindPod, pod.UID), &pod)
-	}
-	return values
-}
-
-// show replaces the values of old keys by fresh ones. It needs p.mu.
-func (p *Publisher) show(old []string, fresh map[string]string) {
-	var changed []string
-	for _, key := range old {
-		if _, stays := fresh[key]; !stays {
-			if _, stood := p.values[key]; stood {
-				delete(p.values, key)
-				changed = append(changed, key)
-			}
-		}
-	}
-	for key, value := range fresh {
-		if p.values[key] != value {
-			p.values[key] = value
-			changed = append(changed, key)
-		}
-	}
-	if len(changed) == 0 {
-		return
-	}
-	p.generation++
-	for _, state := range p.instances {
-		for _, key := range changed {
-			state.dirty[key] = true
-		}
-		state.poke()
-	}
+	p.show(part.id(), p.exhibit(part))
 }
 
 func (s *instanceState) poke() {
@@ -348,9 +284,9 @@ func (p *Publisher) markEnded(uid string) uint64 {
 	defer p.mu.Unlock()
 	if _, known := p.ended[uid]; !known {
 		p.ended[uid] = time.Now()
-		for _, part := range p.parts {
-			if slices.ContainsFunc(part.Pods, func(pod wire.Pod) bool { return pod.UID == uid }) {
-				p.show(p.keys(part), p.render(part))
+		for id, e := range p.parts {
+			if slices.ContainsFunc(e.Pods, func(pod wire.Pod) bool { return pod.UID == uid }) {
+				p.show(id, p.exhibit(e.Part))
 			}
 		}
 	}
@@ -360,7 +296,7 @@ func (p *Publisher) markEnded(uid string) uint64 {
 func (p *Publisher) addInstance(name string) *instanceState {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	state := &instanceState{dirty: map[string]bool{}, wake: make(chan struct{}, 1), err: errors.New("not published yet")}
+	state := &instanceState{dirty: map[ref]struct{}{}, wake: make(chan struct{}, 1), err: ErrStarting}
 	p.instances[name] = state
 	return state
 }
@@ -390,14 +326,6 @@ func (p *Publisher) Tidy() {
 	case p.tidy <- struct{}{}:
 	default:
 	}
-}
-
-// all returns every value to be shown, and forgets what was dirty for state.
-func (p *Publisher) all(state *instanceState) (map[string]string, uint64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	clear(state.dirty)
-	return maps.Clone(p.values), p.generation
 }
 
 func wait(ctx context.Context, d time.Duration) bool {

@@ -310,6 +310,7 @@ func TestEndsAreForgottenAfterAnHour(t *testing.T) {
 	s := newSite()
 	synctest.Test(t, func(t *testing.T) {
 		p := s.publisher(t)
+		p.listed = true
 		tidy := tidier{Publisher: p}
 		if err := p.Set(t.Context(), part(1, "p0")); err != nil {
 			t.Error(err)

@@ -167,6 +167,16 @@ func (c *Coverage) In(namespace string) []types.NamespacedName {
 	return names
 }
 
+// Named returns the name of a budget if it is there.
+func (c *Coverage) Named(namespace, name string) []types.NamespacedName {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if in := c.namespaces[namespace]; in == nil || in.entries[name] == nil {
+		return nil
+	}
+	return []types.NamespacedName{{Namespace: namespace, Name: name}}
+}
+
 // Naming returns the names of the budgets that name a Service.
 func (c *Coverage) Naming(namespace, service string) []types.NamespacedName {
 	c.mu.RLock()
