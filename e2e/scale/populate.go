@@ -223,17 +223,28 @@ func put(yield func(value) error, copyAs func(string) (value, error), resource, 
 }
 
 // served waits until the API server's caches have all that was written: its
-// answer to a consistent list is as new as etcd is.
+// answer to a consistent list is as new as etcd is. While it catches up it may
+// answer that it cannot in time.
 func (p *population) served(ctx context.Context) error {
-	nobody := client.MatchingFields{"metadata.name": "nobody"}
-	err := errors.Join(
-		p.client.List(ctx, &corev1.PodList{}, nobody), p.client.List(ctx, &corev1.ServiceList{}, nobody),
-		p.client.List(ctx, &appsv1.ReplicaSetList{}, nobody), p.client.List(ctx, &v1alpha1.MeshPodDisruptionBudgetList{}, nobody),
-	)
-	if err != nil {
-		return fmt.Errorf("await API server: %w", err)
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		empty := client.InNamespace(nursery)
+		err := errors.Join(
+			p.client.List(ctx, &corev1.PodList{}, empty), p.client.List(ctx, &corev1.ServiceList{}, empty),
+			p.client.List(ctx, &appsv1.ReplicaSetList{}, empty), p.client.List(ctx, &v1alpha1.MeshPodDisruptionBudgetList{}, empty),
+		)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("await API server: %w", err)
+		case <-tick.C:
+		}
 	}
-	return nil
 }
 
 func bound() *intstr.IntOrString {

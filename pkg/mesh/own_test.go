@@ -116,6 +116,9 @@ func TestOwnClaims(t *testing.T) {
 	if err != nil || len(stored) != 2 || len(claims) != 1 || claims[0].ID != "c-2" || claims[0].Namespace != "shop" {
 		t.Errorf("stored %v, claims %+v, %v", stored, claims, err)
 	}
+	if alone, err := own.StoredClaims(ctx, s.address); err != nil || fmt.Sprint(alone) != fmt.Sprint(claims) {
+		t.Errorf("claims alone are %+v, want %+v, %v", alone, claims, err)
+	}
 
 	const unknown = "127.0.0.1:1"
 	_, _, err = own.Stored(ctx, unknown)

@@ -22,6 +22,8 @@ type Store interface {
 	PutMarker(ctx context.Context, instance string, incarnation wire.Incarnation) error
 	Alive(ctx context.Context, instance string, incarnation wire.Incarnation) error
 	Stored(ctx context.Context, instance string) (map[string]string, []claim.Claim, error)
+	// StoredClaims is Stored without what is not a claim.
+	StoredClaims(ctx context.Context, instance string) ([]claim.Claim, error)
 	// Retire takes the marker off an instance that is configured no more, and
 	// reports whether that was acknowledged.
 	Retire(ctx context.Context, instance string) (bool, error)

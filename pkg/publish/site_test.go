@@ -269,6 +269,20 @@ func (s *site) Stored(ctx context.Context, instance string) (map[string]string, 
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return maps.Clone(s.stores[instance].values), s.claimsIn(instance), nil
+}
+
+func (s *site) StoredClaims(ctx context.Context, instance string) ([]claim.Claim, error) {
+	if err := s.call(ctx, "StoredClaims %s", instance); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.claimsIn(instance), nil
+}
+
+// claimsIn needs s.mu.
+func (s *site) claimsIn(instance string) []claim.Claim {
 	var claims []claim.Claim
 	for key, value := range s.stores[instance].values {
 		k, err := wire.ParseKey("c1", key)
@@ -281,7 +295,7 @@ func (s *site) Stored(ctx context.Context, instance string) (map[string]string, 
 		}
 		claims = append(claims, claim.Claim{ID: k.ID, Namespace: k.Namespace, Cluster: "c1", State: state})
 	}
-	return maps.Clone(s.stores[instance].values), claims, nil
+	return claims
 }
 
 func (s *site) WriteClaim(ctx context.Context, instance string, c claim.Claim) error {

@@ -168,7 +168,7 @@ func (t *tidier) erase(ctx context.Context, c claim.Claim) {
 func (t *tidier) compare(ctx context.Context) {
 	for _, name := range t.config.Store.Instances() {
 		ctx, cancel := context.WithTimeout(ctx, ioTimeout)
-		_, stored, err := t.config.Store.Stored(ctx, name)
+		stored, err := t.config.Store.StoredClaims(ctx, name)
 		if err == nil {
 			var durable []claim.Claim
 			if durable, err = t.config.Ledger.All(ctx); err == nil {

@@ -226,13 +226,13 @@ func TestStoresAreComparedWithTheLedger(t *testing.T) {
 		})
 		s.taken()
 		pass(29 * time.Second)
-		expect(t, "calls before", s.taken("Stored", "All"), []string{})
+		expect(t, "calls before", s.taken("StoredClaims", "All"), []string{})
 		pass(2 * time.Second)
-		expect(t, "calls", s.taken("Stored", "All", "DeleteClaim", "WriteClaim"),
-			[]string{"Stored i1", "All", "DeleteClaim i1 orphan", "WriteClaim i1 stands", "WriteClaim i1 granted"})
+		expect(t, "calls", s.taken("StoredClaims", "All", "DeleteClaim", "WriteClaim"),
+			[]string{"StoredClaims i1", "All", "DeleteClaim i1 orphan", "WriteClaim i1 stands", "WriteClaim i1 granted"})
 		expect(t, "i1", s.shows("i1"), []string{"b=1", "claim granted=Granted", "claim stands=Pending", "p0=Available"})
 	})
-	for _, step := range []string{"Stored", "All"} {
+	for _, step := range []string{"StoredClaims", "All"} {
 		t.Run(step+" fails", func(t *testing.T) {
 			s := newSite()
 			s.play(t, func(t *testing.T, p *Publisher) {

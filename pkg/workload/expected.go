@@ -29,14 +29,20 @@ import (
 // A *Problem means that the count cannot be known.
 func (w *Workload) Owners(ctx context.Context, namespace string, pods []corev1.Pod, known []v1alpha1.OwnerStatus) ([]v1alpha1.OwnerStatus, error) {
 	live := map[ownerKey]int32{}
+	// Most pods of a budget have the same owner.
+	asked := map[types.UID]bool{}
 	for i := range pods {
-		ref := metav1.GetControllerOf(&pods[i])
+		ref := metav1.GetControllerOfNoCopy(&pods[i])
 		if ref == nil {
 			if !IsTerminal(&pods[i]) {
 				live[ownerKey{apiVersion: "v1", kind: podKind, name: pods[i].Name}] = 1
 			}
 			continue
 		}
+		if ref.UID != "" && asked[ref.UID] {
+			continue
+		}
+		asked[ref.UID] = true
 		key, count, found, err := w.root(ctx, namespace, ref)
 		if err != nil {
 			return nil, err
