@@ -214,6 +214,9 @@ func setUpControllers(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.
 	if err := controller.Setup(mgr, budgets, &controller.Services{Client: mgr.GetClient(), Recorder: recorder}, sources); err != nil {
 		return err
 	}
+	if err := controller.SetupLedgers(mgr, &controller.Ledgers{Client: mgr.GetClient(), Live: pods.Live}); err != nil {
+		return err
+	}
 	return mgr.Add(manager.RunnableFunc(publisher.Run))
 }
 
