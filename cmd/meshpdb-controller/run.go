@@ -217,7 +217,13 @@ func setUpControllers(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.
 	if err := controller.SetupLedgers(mgr, &controller.Ledgers{Client: mgr.GetClient(), Live: pods.Live}); err != nil {
 		return err
 	}
-	return mgr.Add(manager.RunnableFunc(publisher.Run))
+	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+		// Without the pods it would have to publish that it does not know them.
+		if sources.Pods.WaitForSync(ctx) != nil {
+			return nil
+		}
+		return publisher.Run(ctx)
+	}))
 }
 
 // everywhere runs on every replica, leader or not.

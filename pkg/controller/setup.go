@@ -84,8 +84,10 @@ type Sources struct {
 // Setup adds both reconcilers to a manager.
 func Setup(mgr ctrl.Manager, budgets *Budgets, services *Services, sources Sources) error {
 	coverage := budgets.Workload.Coverage
-	inNamespace := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
-		return requests(coverage.In(o.GetNamespace()))
+	// Those whose pods it asks for. One that was remembered for a budget that its pods do not carry the labels of
+	// any more is found by the resync.
+	ofOwner := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
+		return requests(namesOf(coverage.Of(o.GetNamespace(), workload.PodLabels(o))))
 	})
 	kicked := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
 		if o.GetName() != "" {
@@ -96,16 +98,18 @@ func Setup(mgr ctrl.Manager, budgets *Budgets, services *Services, sources Sourc
 	ofService := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
 		return requests(coverage.Naming(o.GetNamespace(), o.GetName()))
 	})
-	scaled := builder.WithPredicates(predicate.GenerationChangedPredicate{})
+	// All budgets are looked at when they are listed; what is listed beside them is no news.
+	news := predicate.Funcs{CreateFunc: func(e event.CreateEvent) bool { return !e.IsInInitialList }}
+	scaled := predicate.GenerationChangedPredicate{}
 	err := ctrl.NewControllerManagedBy(mgr).
 		Named("budget").
 		For(&v1alpha1.MeshPodDisruptionBudget{}).
-		Watches(&corev1.Service{}, ofService).
-		Watches(&appsv1.Deployment{}, inNamespace, scaled).
-		Watches(&appsv1.StatefulSet{}, inNamespace, scaled).
-		Watches(&appsv1.ReplicaSet{}, inNamespace, scaled).
-		Watches(&appsv1.DaemonSet{}, inNamespace).
-		Watches(&corev1.ReplicationController{}, inNamespace, scaled).
+		Watches(&corev1.Service{}, ofService, builder.WithPredicates(news)).
+		Watches(&appsv1.Deployment{}, ofOwner, builder.WithPredicates(news, scaled)).
+		Watches(&appsv1.StatefulSet{}, ofOwner, builder.WithPredicates(news, scaled)).
+		Watches(&appsv1.ReplicaSet{}, ofOwner, builder.WithPredicates(news, scaled)).
+		Watches(&appsv1.DaemonSet{}, ofOwner, builder.WithPredicates(news)).
+		Watches(&corev1.ReplicationController{}, ofOwner, builder.WithPredicates(news, scaled)).
 		WatchesRawSource(podSource{sources.Pods, coverage}).
 		WatchesRawSource(source.Channel(sources.Kicks.events, kicked)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
@@ -137,8 +141,8 @@ var _ source.SyncingSource = podSource{}
 // Start implements source.Source.
 func (s podSource) Start(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 	s.pods.OnChange(func(namespace string, labels map[string]string) {
-		for _, b := range s.coverage.Of(namespace, labels) {
-			queue.Add(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(b)})
+		for _, request := range requests(namesOf(s.coverage.Of(namespace, labels))) {
+			queue.Add(request)
 		}
 	})
 	return nil
@@ -146,6 +150,14 @@ func (s podSource) Start(_ context.Context, queue workqueue.TypedRateLimitingInt
 
 // WaitForSync implements source.SyncingSource.
 func (s podSource) WaitForSync(ctx context.Context) error { return s.pods.WaitForSync(ctx) }
+
+func namesOf(budgets []*v1alpha1.MeshPodDisruptionBudget) []types.NamespacedName {
+	names := make([]types.NamespacedName, 0, len(budgets))
+	for _, b := range budgets {
+		names = append(names, client.ObjectKeyFromObject(b))
+	}
+	return names
+}
 
 func requests(names []types.NamespacedName) []reconcile.Request {
 	all := make([]reconcile.Request, 0, len(names))

@@ -32,18 +32,47 @@ func strip(o any) (any, error) {
 	case *corev1.Service:
 		return &corev1.Service{ObjectMeta: identity(&o.ObjectMeta, true), Spec: corev1.ServiceSpec{Selector: o.Spec.Selector}}, nil
 	case *appsv1.ReplicaSet:
-		return &appsv1.ReplicaSet{ObjectMeta: identity(&o.ObjectMeta, false), Spec: appsv1.ReplicaSetSpec{Replicas: o.Spec.Replicas}}, nil
+		return &appsv1.ReplicaSet{ObjectMeta: identity(&o.ObjectMeta, false), Spec: appsv1.ReplicaSetSpec{Replicas: o.Spec.Replicas, Template: labelsOf(&o.Spec.Template)}}, nil
 	case *appsv1.Deployment:
-		return &appsv1.Deployment{ObjectMeta: identity(&o.ObjectMeta, false), Spec: appsv1.DeploymentSpec{Replicas: o.Spec.Replicas}}, nil
+		return &appsv1.Deployment{ObjectMeta: identity(&o.ObjectMeta, false), Spec: appsv1.DeploymentSpec{Replicas: o.Spec.Replicas, Template: labelsOf(&o.Spec.Template)}}, nil
 	case *appsv1.StatefulSet:
-		return &appsv1.StatefulSet{ObjectMeta: identity(&o.ObjectMeta, false), Spec: appsv1.StatefulSetSpec{Replicas: o.Spec.Replicas}}, nil
+		return &appsv1.StatefulSet{ObjectMeta: identity(&o.ObjectMeta, false), Spec: appsv1.StatefulSetSpec{Replicas: o.Spec.Replicas, Template: labelsOf(&o.Spec.Template)}}, nil
 	case *appsv1.DaemonSet:
 		status := appsv1.DaemonSetStatus{DesiredNumberScheduled: o.Status.DesiredNumberScheduled}
-		return &appsv1.DaemonSet{ObjectMeta: identity(&o.ObjectMeta, false), Status: status}, nil
+		return &appsv1.DaemonSet{ObjectMeta: identity(&o.ObjectMeta, false), Spec: appsv1.DaemonSetSpec{Template: labelsOf(&o.Spec.Template)}, Status: status}, nil
 	case *corev1.ReplicationController:
-		return &corev1.ReplicationController{ObjectMeta: identity(&o.ObjectMeta, false), Spec: corev1.ReplicationControllerSpec{Replicas: o.Spec.Replicas}}, nil
+		spec := corev1.ReplicationControllerSpec{Replicas: o.Spec.Replicas}
+		if o.Spec.Template != nil {
+			template := labelsOf(o.Spec.Template)
+			spec.Template = &template
+		}
+		return &corev1.ReplicationController{ObjectMeta: identity(&o.ObjectMeta, false), Spec: spec}, nil
 	}
 	return o, nil
+}
+
+// labelsOf keeps the labels that an owner gives its pods.
+func labelsOf(template *corev1.PodTemplateSpec) corev1.PodTemplateSpec {
+	return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: template.Labels}}
+}
+
+// PodLabels returns the labels that an owner gives its pods.
+func PodLabels(o client.Object) map[string]string {
+	switch o := o.(type) {
+	case *appsv1.ReplicaSet:
+		return o.Spec.Template.Labels
+	case *appsv1.Deployment:
+		return o.Spec.Template.Labels
+	case *appsv1.StatefulSet:
+		return o.Spec.Template.Labels
+	case *appsv1.DaemonSet:
+		return o.Spec.Template.Labels
+	case *corev1.ReplicationController:
+		if o.Spec.Template != nil {
+			return o.Spec.Template.Labels
+		}
+	}
+	return nil
 }
 
 // identity is what names an object, its generation and its controller.

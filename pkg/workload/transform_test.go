@@ -16,7 +16,7 @@ import (
 
 // Owners and Services that informers have stripped answer as whole ones do.
 func TestStrippedObjectsAnswerAlike(t *testing.T) {
-	template := corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "large"}}}}
+	template := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "x"}}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "large"}}}}
 	db := service("db", "db")
 	db.Annotations = map[string]string{"service.cilium.io/global": "true", lastApplied: strings.Repeat("x", 1000), v1alpha1.MaxUnavailableAnnotation: "1"}
 	db.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
@@ -40,6 +40,13 @@ func TestStrippedObjectsAnswerAlike(t *testing.T) {
 		}
 		if again := s.(client.Object); again.GetUID() != o.GetUID() || again.GetGeneration() != o.GetGeneration() || again.GetResourceVersion() != o.GetResourceVersion() {
 			t.Errorf("%T: got %+v", o, s)
+		}
+		switch o.(type) {
+		case *corev1.Service, *v1alpha1.MeshPodDisruptionBudget:
+		default:
+			if PodLabels(o)["app"] != "x" || PodLabels(s.(client.Object))["app"] != "x" {
+				t.Errorf("%T: its pods' labels are lost", o)
+			}
 		}
 		stripped = append(stripped, s.(client.Object))
 	}
