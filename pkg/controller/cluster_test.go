@@ -172,14 +172,16 @@ func TestKicks(t *testing.T) {
 			k.Kick("n")
 		}
 		k.Kick("")
+		k.Kick("n/b")
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- k.Run(ctx) }()
 		got := map[string]int{}
-		for range 2 {
-			got[(<-k.events).Object.GetNamespace()]++
+		for range 3 {
+			marker := (<-k.events).Object
+			got[marker.GetNamespace()+" "+marker.GetName()]++
 		}
-		expect(t, "kicks", got, map[string]int{"": 1, "n": 1})
+		expect(t, "kicks", got, map[string]int{" ": 1, "n ": 1, "n b": 1})
 		k.Kick("m")
 		synctest.Wait()
 		// Nobody takes it; Run ends all the same.
