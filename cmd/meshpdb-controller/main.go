@@ -24,8 +24,8 @@ func main() {
 	flag.Parse()
 	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&logging)))
 	if os.Getenv("GOGC") == "" {
-		// Most of what is in memory stays there, and is small; a heap that may double before
-		// it is looked at would make the process twice as large for a few seconds of CPU an hour.
+		// Nearly all of what is in memory stays there. A heap that may double before it is
+		// collected makes the process twice as large as what it holds.
 		debug.SetGCPercent(gcPercent)
 	}
 	if err := run(ctrl.SetupSignalHandler(), options); err != nil {
