@@ -113,11 +113,11 @@ func (s *subject) run(ctx context.Context, name string) (Run, error) {
 	return r, nil
 }
 
-// await asks until what is so.
+// await asks until what is so. It rests five times as long as asking takes:
+// what answers is what is measured.
 func (s *subject) await(ctx context.Context, started time.Time, what string, ask func(context.Context) (string, error)) (time.Duration, error) {
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
 	for {
+		asked := time.Now()
 		missing, err := ask(ctx)
 		if err == nil && missing == "" {
 			return time.Since(started), nil
@@ -128,7 +128,7 @@ func (s *subject) await(ctx context.Context, started time.Time, what string, ask
 		select {
 		case <-ctx.Done():
 			return 0, fmt.Errorf("await %s: %s: %w", what, missing, errors.Join(err, context.Cause(ctx)))
-		case <-tick.C:
+		case <-time.After(max(100*time.Millisecond, 5*time.Since(asked))):
 		}
 	}
 }

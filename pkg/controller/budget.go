@@ -71,8 +71,11 @@ type exportSighting struct {
 const (
 	// statusInterval keeps a busy budget from writing its status at every event.
 	statusInterval = 300 * time.Millisecond
-	// resync bounds how long anything that has no event stays unnoticed.
+	// resync bounds how long anything that has no event stays unnoticed, where
+	// there is such a thing.
 	resync = 20 * time.Second
+	// idleResync is resync where there is none: it mends only what is lost by mistake.
+	idleResync = 5 * time.Minute
 	// exportsMemory is how long a peer's exports are believed.
 	exportsMemory = 20 * time.Second
 )
@@ -123,7 +126,7 @@ func (r *Budgets) reconcile(ctx context.Context, request ctrl.Request) (ctrl.Res
 		return ctrl.Result{}, err
 	}
 	r.conditions(&b, &status, own.Budget.Exported, own.problem)
-	return r.writeSoon(ctx, &b, status)
+	return r.writeSoon(ctx, &b, status, r.resyncOf(&b, own))
 }
 
 // Parts returns this cluster's part in every budget (publish.Cluster).
@@ -304,9 +307,9 @@ func (r *Budgets) status(b *v1alpha1.MeshPodDisruptionBudget, scope []string, ow
 }
 
 // writeSoon writes the status unless that was done a moment ago.
-func (r *Budgets) writeSoon(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget, status v1alpha1.MeshPodDisruptionBudgetStatus) (ctrl.Result, error) {
+func (r *Budgets) writeSoon(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget, status v1alpha1.MeshPodDisruptionBudgetStatus, again time.Duration) (ctrl.Result, error) {
 	if equality.Semantic.DeepEqual(b.Status, status) {
-		return ctrl.Result{RequeueAfter: resync}, nil
+		return ctrl.Result{RequeueAfter: again}, nil
 	}
 	key := client.ObjectKeyFromObject(b)
 	r.mu.Lock()
@@ -315,7 +318,23 @@ func (r *Budgets) writeSoon(ctx context.Context, b *v1alpha1.MeshPodDisruptionBu
 	if since < statusInterval {
 		return ctrl.Result{RequeueAfter: statusInterval - since}, nil
 	}
-	return ctrl.Result{RequeueAfter: resync}, r.write(ctx, b, status)
+	return ctrl.Result{RequeueAfter: again}, r.write(ctx, b, status)
+}
+
+// resyncOf is when to look again if nothing is heard. No event tells of the
+// scale of owners of unknown kinds, nor of what a peer exports that does not
+// hold the budget, nor perhaps that a problem has gone.
+func (r *Budgets) resyncOf(b *v1alpha1.MeshPodDisruptionBudget, own share) time.Duration {
+	if own.problem != nil || slices.ContainsFunc(own.owners, func(o v1alpha1.OwnerStatus) bool { return !workload.Watched(o.APIVersion, o.Kind) }) {
+		return resync
+	}
+	if len(b.Spec.Clusters) == 0 && slices.ContainsFunc(r.Views.Peers(), func(peer string) bool {
+		held, _ := r.Views.Held(peer, b.Namespace, b.Name)
+		return !held
+	}) {
+		return resync
+	}
+	return idleResync
 }
 
 func (r *Budgets) write(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget, status v1alpha1.MeshPodDisruptionBudgetStatus) error {

@@ -215,7 +215,7 @@ func settle(t *testing.T, r *Budgets, namespace, name string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if result.RequeueAfter == resync || result.RequeueAfter == 0 {
+		if result.RequeueAfter >= resync || result.RequeueAfter == 0 {
 			return
 		}
 		<-time.After(result.RequeueAfter)

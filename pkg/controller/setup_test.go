@@ -115,3 +115,34 @@ func TestAStartIsNoProblem(t *testing.T) {
 	expect(t, "its own problem", enforced(standing, starting, lost), "False ServiceNotFound")
 	expect(t, "in service", enforced(newBudget("n", "b"), nil, nil), "True Enforced")
 }
+
+// Only what no event tells of is asked for again and again.
+func TestResync(t *testing.T) {
+	owned := func(apiVersion, kind string) []v1alpha1.OwnerStatus {
+		return []v1alpha1.OwnerStatus{{APIVersion: "apps/v1", Kind: "Deployment"}, {APIVersion: apiVersion, Kind: kind}}
+	}
+	if got := newHall(t).budgets().resyncOf(newBudget("n", "b"), share{problem: errors.New("who owns them?")}); got != resync {
+		t.Errorf("with a problem: again after %s", got)
+	}
+	for name, c := range map[string]struct {
+		budget *v1alpha1.MeshPodDisruptionBudget
+		owners []v1alpha1.OwnerStatus
+		hall   func(*hall)
+		want   time.Duration
+	}{
+		"alone":                         {newBudget("n", "b"), owned("v1", "Pod"), nil, idleResync},
+		"an owner of another kind":      {newBudget("n", "b"), owned("argoproj.io/v1alpha1", "Rollout"), nil, resync},
+		"of another group":              {newBudget("n", "b"), owned("example.com/v1", "StatefulSet"), nil, resync},
+		"peers that hold it":            {newBudget("n", "b"), nil, func(h *hall) { h.peers, h.held["c2"] = []string{"c2"}, true }, idleResync},
+		"a peer that may export it":     {newBudget("n", "b"), nil, func(h *hall) { h.peers, h.read["c2"] = []string{"c2"}, true }, resync},
+		"which matters not if excluded": {newBudget("n", "b", "c1"), nil, func(h *hall) { h.peers, h.read["c2"] = []string{"c2"}, true }, idleResync},
+	} {
+		h := newHall(t)
+		if c.hall != nil {
+			c.hall(h)
+		}
+		if got := h.budgets().resyncOf(c.budget, share{owners: c.owners}); got != c.want {
+			t.Errorf("%s: again after %s, want %s", name, got, c.want)
+		}
+	}
+}

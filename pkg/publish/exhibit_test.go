@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/meshpdb/meshpdb/pkg/wire"
@@ -123,4 +124,29 @@ func TestDifferences(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", name, got, c.want)
 		}
 	}
+}
+
+// Whoever shows the problems is told when they change, and only then.
+func TestChangesOfProblemsAreTold(t *testing.T) {
+	s := newSite()
+	s.before["PutMarker"] = fail
+	synctest.Test(t, func(t *testing.T) {
+		p := s.publisher(t)
+		told := 0
+		p.config.Changed = func() { told++ }
+		stop := s.start(t, p)
+		pass(5 * time.Second)
+		expect(t, "told of a failure", told, 1)
+		s.edit(func() { delete(s.before, "PutMarker") })
+		pass(5 * time.Second)
+		expect(t, "told that it is gone", told, 2)
+		pass(time.Minute)
+		expect(t, "told of nothing", told, 2)
+		s.edit(func() { s.before["Alive"] = fail; s.before["PutIncarnation"] = fail })
+		pass(10 * time.Second)
+		if told != 3 {
+			t.Errorf("told %d times", told)
+		}
+		stop()
+	})
 }

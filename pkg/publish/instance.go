@@ -36,12 +36,16 @@ func (p *Publisher) instanceLoop(ctx context.Context, name string, state *instan
 	}
 }
 
-// report takes note of an instance's state and tells whether it is news.
+// report takes note of an instance's state and tells whether it is a new problem.
 func (p *Publisher) report(state *instanceState, err error) bool {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	news := err != nil && (state.err == nil || state.err.Error() != err.Error())
+	changed := news || err == nil && !state.serving
 	state.serving, state.err = err == nil, err
+	p.mu.Unlock()
+	if changed {
+		p.config.Changed()
+	}
 	return news
 }
 

@@ -75,7 +75,7 @@ type Part struct {
 	Pods       []wire.Pod
 }
 
-// Config of a Publisher; everything is required.
+// Config of a Publisher; everything is required but Changed.
 type Config struct {
 	Cluster    string
 	Controller string
@@ -85,6 +85,8 @@ type Config struct {
 	Workload   Cluster
 	NewID      func() string
 	Log        logr.Logger
+	// Changed is told that Problems has changed. It must not block.
+	Changed func()
 }
 
 const (
@@ -141,6 +143,9 @@ type instanceState struct {
 func New(config Config) (*Publisher, error) {
 	if config.Cluster == "" || config.Store == nil || config.Registry == nil || config.Ledger == nil || config.Workload == nil || config.NewID == nil {
 		return nil, errors.New("publish: cluster, store, registry, ledger, workload and newID are required")
+	}
+	if config.Changed == nil {
+		config.Changed = func() {}
 	}
 	p := &Publisher{config: config, tidy: make(chan struct{}, 1)}
 	p.reset()

@@ -175,6 +175,15 @@ func (w *Workload) root(ctx context.Context, namespace string, ref *metav1.Owner
 	return w.scale(ctx, namespace, ref)
 }
 
+// Watched reports whether informers tell of the scale of owners of a kind.
+func Watched(apiVersion, kind string) bool {
+	switch apiVersion + " " + kind {
+	case "v1 Pod", "apps/v1 ReplicaSet", "apps/v1 Deployment", "apps/v1 StatefulSet", "apps/v1 DaemonSet", "v1 ReplicationController":
+		return true
+	}
+	return false
+}
+
 func replicas(n *int32) int32 {
 	if n == nil {
 		return 1

@@ -131,8 +131,9 @@ func (p *Pods) Get(_ context.Context, namespace, name string) (*corev1.Pod, erro
 	return in.byName[name].pod(), nil
 }
 
-// Select returns the pods that have all pairs of a selector, by name. It costs
-// what it returns, but for the first time that a key is selected by.
+// Select returns the pods that have all pairs of a selector, by name and without
+// their labels. It costs what it returns, but for the first time that a key is
+// selected by.
 func (p *Pods) Select(_ context.Context, namespace string, selector map[string]string) ([]corev1.Pod, error) {
 	if err := p.hasListed(); err != nil {
 		return nil, err
@@ -148,7 +149,7 @@ func (p *Pods) Select(_ context.Context, namespace string, selector map[string]s
 	slices.SortFunc(found, func(a, b *record) int { return strings.Compare(a.name, b.name) })
 	pods := make([]corev1.Pod, len(found))
 	for i, r := range found {
-		pods[i] = *r.pod()
+		r.fill(&pods[i])
 	}
 	return pods, nil
 }

@@ -61,9 +61,15 @@ func compact(pod *corev1.Pod) *record {
 
 // pod is the corev1.Pod of a record, with nothing else in it.
 func (r *record) pod() *corev1.Pod {
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
-		Namespace: r.namespace.Value(), Name: r.name, UID: types.UID(r.uid), ResourceVersion: r.version, Labels: splitLabels(r.labels),
-	}}
+	pod := &corev1.Pod{}
+	r.fill(pod)
+	pod.Labels = splitLabels(r.labels)
+	return pod
+}
+
+// fill puts into a pod what the record holds, except for the labels.
+func (r *record) fill(pod *corev1.Pod) {
+	pod.ObjectMeta = metav1.ObjectMeta{Namespace: r.namespace.Value(), Name: r.name, UID: types.UID(r.uid), ResourceVersion: r.version}
 	pod.Spec.NodeName = r.node.Value()
 	pod.Status.Phase = corev1.PodPhase(r.phase.Value())
 	if r.ready {
@@ -85,7 +91,6 @@ func (r *record) pod() *corev1.Pod {
 	if r.deleted != 0 {
 		pod.DeletionTimestamp = &metav1.Time{Time: time.Unix(r.deleted, 0)}
 	}
-	return pod
 }
 
 // same reports whether nothing that matters differs. Most updates of a pod are
