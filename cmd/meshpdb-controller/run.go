@@ -121,7 +121,7 @@ func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 		return nil, err
 	}
 	// A leader that was killed is replaced within lease; one that lives renews well before.
-	lease, renew, retry := 8*time.Second, 6*time.Second, time.Second
+	lease, renew, retry := 8*time.Second, 6*time.Second, 2*time.Second
 	kept := workload.CacheOptions()
 	// The controller's namespace is the only place whose slices matter.
 	kept[&discoveryv1.EndpointSlice{}] = cache.ByObject{Namespaces: map[string]cache.Config{o.namespace: {}}}

@@ -43,9 +43,18 @@ func (c *Cluster) Ended(ctx context.Context, namespace, pod, uid string) (bool, 
 }
 
 // SeemsEnded implements publish.Cluster.
-func (c *Cluster) SeemsEnded(ctx context.Context, namespace, name, uid string) bool {
+func (c *Cluster) SeemsEnded(ctx context.Context, namespace, name, uid string) publish.Sight {
 	pod, err := c.Workload.CachedPod(ctx, namespace, name)
-	return err == nil && (pod == nil || string(pod.UID) != uid || pod.DeletionTimestamp != nil)
+	switch {
+	case err != nil:
+		return publish.Alive
+	case pod == nil || string(pod.UID) != uid:
+		return publish.Missing
+	case pod.DeletionTimestamp != nil:
+		return publish.Terminating
+	default:
+		return publish.Alive
+	}
 }
 
 // LivePods implements publish.Cluster. It lists by quorum, once per restore of

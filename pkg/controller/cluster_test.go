@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/meshpdb/meshpdb/pkg/mesh"
+	"github.com/meshpdb/meshpdb/pkg/publish"
 	"github.com/meshpdb/meshpdb/pkg/workload"
 )
 
@@ -115,14 +116,18 @@ func TestLivePodsAndEnds(t *testing.T) {
 	for _, row := range []struct {
 		pod, uid string
 		want     bool
-	}{{"p0", "n/p0", false}, {"p0", "its predecessor", true}, {"going", "n/going", true}, {"gone", "n/gone", true}} {
+		seems    publish.Sight
+	}{
+		{"p0", "n/p0", false, publish.Alive}, {"p0", "its predecessor", true, publish.Missing},
+		{"going", "n/going", true, publish.Terminating}, {"gone", "n/gone", true, publish.Missing},
+	} {
 		ended, err := c.Ended(t.Context(), "n", row.pod, row.uid)
-		if err != nil || ended != row.want || c.SeemsEnded(t.Context(), "n", row.pod, row.uid) != row.want {
-			t.Errorf("%s %s: %t %v", row.pod, row.uid, ended, err)
+		if seems := c.SeemsEnded(t.Context(), "n", row.pod, row.uid); err != nil || ended != row.want || seems != row.seems {
+			t.Errorf("%s %s: %t %d %v", row.pod, row.uid, ended, seems, err)
 		}
 	}
 	h.before["getv1.Pod"] = func() error { return errors.New("broken") }
-	if c.SeemsEnded(t.Context(), "n", "gone", "n/gone") {
+	if c.SeemsEnded(t.Context(), "n", "gone", "n/gone") != publish.Alive {
 		t.Error("a pod that could not be read seems to have ended")
 	}
 }

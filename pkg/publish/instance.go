@@ -247,5 +247,4 @@ func (p *Publisher) shown(state *instanceState, generation uint64) {
 	p.mu.Lock()
 	state.shown = max(state.shown, generation)
 	p.mu.Unlock()
-	p.Tidy()
 }

@@ -56,8 +56,8 @@ type Cluster interface {
 	LivePods(ctx context.Context) (map[string]bool, error)
 	// Ended reports, by a quorum read, whether a pod is terminating or gone.
 	Ended(ctx context.Context, namespace, pod, uid string) (bool, error)
-	// SeemsEnded is Ended from the informer: a hint that costs nothing.
-	SeemsEnded(ctx context.Context, namespace, pod, uid string) bool
+	// SeemsEnded is what the informer shows of a pod, which costs nothing.
+	SeemsEnded(ctx context.Context, namespace, pod, uid string) Sight
 	// Claims returns the ledgers from the informer: a hint that costs nothing.
 	Claims(ctx context.Context) ([]claim.Claim, error)
 	// InstanceGone reports whether nobody can read an instance that is no longer
@@ -65,6 +65,18 @@ type Cluster interface {
 	// missing is how long it has been so.
 	InstanceGone(ctx context.Context, instance string, missing time.Duration) (bool, error)
 }
+
+// Sight is what an informer shows of a pod. The zero value is invalid.
+type Sight uint8
+
+const (
+	// Alive: it is there, as far as the informer has heard.
+	Alive Sight = iota + 1
+	// Terminating: it is on its way out, which is never taken back.
+	Terminating
+	// Missing: it is gone, or the informer has not heard of it yet.
+	Missing
+)
 
 // Part is this cluster's part in one budget.
 type Part struct {
@@ -95,7 +107,12 @@ const (
 	restoreTimeout = time.Minute
 	// aliveInterval is well below the marker's time to live.
 	aliveInterval = 2 * time.Second
-	tidyInterval  = time.Second
+	// tidyInterval is how soon a claim is dropped whose pod has ended: at leisure,
+	// since it costs no budget any more, and several share a write.
+	tidyInterval = time.Second
+	// deregisterInterval is how often the registry is looked at while it is in line
+	// with the configuration.
+	deregisterInterval = 5 * time.Second
 	// compareInterval is how often stores are compared with the ledger (R11).
 	compareInterval = 30 * time.Second
 	retryInterval   = 500 * time.Millisecond
@@ -127,7 +144,6 @@ type Publisher struct {
 	// generation counts changes of what is shown.
 	generation uint64
 	instances  map[string]*instanceState
-	tidy       chan struct{}
 }
 
 // instanceState is what one instance has been shown.
@@ -147,7 +163,7 @@ func New(config Config) (*Publisher, error) {
 	if config.Changed == nil {
 		config.Changed = func() {}
 	}
-	p := &Publisher{config: config, tidy: make(chan struct{}, 1)}
+	p := &Publisher{config: config}
 	p.reset()
 	return p, nil
 }
@@ -325,14 +341,6 @@ func (p *Publisher) Problems() map[string]error {
 		}
 	}
 	return problems
-}
-
-// Tidy asks for a look at the claims soon.
-func (p *Publisher) Tidy() {
-	select {
-	case p.tidy <- struct{}{}:
-	default:
-	}
 }
 
 func wait(ctx context.Context, d time.Duration) bool {

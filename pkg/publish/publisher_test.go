@@ -311,7 +311,7 @@ func TestNoPodIsAvailableBeforeItWasSeenAlive(t *testing.T) {
 
 // end lets the pod of a claim end, for everybody.
 func (s *site) end(uid string) {
-	s.edit(func() { delete(s.alive, uid); s.seemEnded[uid] = true })
+	s.edit(func() { delete(s.alive, uid); s.seen[uid] = Terminating })
 }
 
 func TestAnEndedPodIsNeverAvailableAgain(t *testing.T) {

@@ -31,10 +31,10 @@ type site struct {
 	stores     map[string]*store
 	registered []string
 	ledger     claim.Ledger
-	// parts and seemEnded are what informers show; alive is what is true.
-	parts     []Part
-	alive     map[string]bool
-	seemEnded map[string]bool
+	// parts and seen are what informers show; alive is what is true.
+	parts []Part
+	alive map[string]bool
+	seen  map[string]Sight
 	// retirable instances let their marker be taken off; gone ones nobody can read.
 	retirable, gone map[string]bool
 	ids             int
@@ -52,7 +52,7 @@ func newSite(instances ...string) *site {
 	}
 	s := &site{
 		before: map[string]func(context.Context) error{}, stores: map[string]*store{}, configured: instances,
-		parts: []Part{part(1, "p0")}, alive: map[string]bool{"p0": true}, seemEnded: map[string]bool{}, gone: map[string]bool{}, retirable: map[string]bool{},
+		parts: []Part{part(1, "p0")}, alive: map[string]bool{"p0": true}, seen: map[string]Sight{}, gone: map[string]bool{}, retirable: map[string]bool{},
 	}
 	for _, i := range instances {
 		s.stores[i] = &store{values: map[string]string{}}
@@ -407,10 +407,10 @@ func (s *site) Ended(ctx context.Context, _, _, uid string) (bool, error) {
 	return !s.alive[uid], nil
 }
 
-func (s *site) SeemsEnded(_ context.Context, _, _, uid string) bool {
+func (s *site) SeemsEnded(_ context.Context, _, _, uid string) Sight {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.seemEnded[uid]
+	return max(s.seen[uid], Alive)
 }
 
 // Claims are those of the informer, which is not behind here.

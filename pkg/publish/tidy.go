@@ -26,16 +26,15 @@ func (p *Publisher) tidyLoop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-p.tidy:
 		case <-tick.C:
+			if claims, err := p.config.Workload.Claims(ctx); err == nil {
+				tidy.reap(ctx, claims)
+				tidy.bury(ctx, claims)
+			}
 			tidy.deregister(ctx)
 		case <-compare.C:
 			tidy.compare(ctx)
 			tidy.forget()
-		}
-		if claims, err := p.config.Workload.Claims(ctx); err == nil {
-			tidy.reap(ctx, claims)
-			tidy.bury(ctx, claims)
 		}
 	}
 }
@@ -48,6 +47,10 @@ type tidier struct {
 	generation map[string]uint64
 	// missing is since when a registered instance is not configured.
 	missing map[string]time.Time
+	// agreed are the configured instances that the registry was in line with when
+	// it was looked at last; nil if it was not.
+	agreed []string
+	looked time.Time
 }
 
 // reap withdraws pending claims that nobody decided (R7) and releases granted
@@ -56,32 +59,39 @@ func (t *tidier) reap(ctx context.Context, claims []claim.Claim) {
 	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
 	defer cancel()
 	withdraw, release := t.reaper.Observe(claims, time.Now())
-	for _, c := range withdraw {
-		t.end(ctx, c, "withdrew a claim that nobody decided", t.config.Ledger.Withdraw)
-	}
-	for _, c := range release {
+	t.end(ctx, withdraw, "withdrew a claim that nobody decided", t.config.Ledger.Withdraw)
+	t.end(ctx, slices.DeleteFunc(release, func(c claim.Claim) bool {
 		// Quorum, after the time-out: a stale look could release a pod that is already going (X22).
 		ended, err := t.config.Workload.Ended(ctx, c.Namespace, c.Pod, c.UID)
-		if err != nil || ended {
-			continue
-		}
-		t.end(ctx, c, "released a grant that came to nothing", t.config.Ledger.Release)
-	}
+		return err != nil || ended
+	}), "released a grant that came to nothing", t.config.Ledger.Release)
 }
 
-// end removes a claim from the ledger and then, if that is acknowledged, from
-// the stores. It reports whether the claim is gone from the ledger.
-func (t *tidier) end(ctx context.Context, c claim.Claim, what string, move func(context.Context, claim.Claim) (bool, error)) bool {
-	ended, err := move(ctx, c)
-	switch {
-	case err != nil:
-		t.config.Log.Error(err, "end claim", "claim", c.ID, "pod", c.Pod)
-		return false
-	case ended:
-		t.config.Log.Info(what, "claim", c.ID, "pod", c.Pod)
-		t.erase(ctx, c)
+// end removes claims from the ledger and then, as far as that is acknowledged,
+// from the stores. It returns those that are gone from the ledger. All at once,
+// so that they share a durable write.
+func (t *tidier) end(ctx context.Context, claims []claim.Claim, what string, move func(context.Context, claim.Claim) (bool, error)) []claim.Claim {
+	var mu sync.Mutex
+	var gone []claim.Claim
+	var moves sync.WaitGroup
+	for _, c := range claims {
+		moves.Go(func() {
+			ended, err := move(ctx, c)
+			if err != nil {
+				t.config.Log.Error(err, "end claim", "claim", c.ID, "pod", c.Pod)
+				return
+			}
+			if ended {
+				t.config.Log.Info(what, "claim", c.ID, "pod", c.Pod)
+				t.erase(ctx, c)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			gone = append(gone, c)
+		})
 	}
-	return true
+	moves.Wait()
+	return gone
 }
 
 // bury drops the claims of pods whose end every instance shows (R9).
@@ -94,7 +104,9 @@ func (t *tidier) bury(ctx context.Context, claims []claim.Claim) {
 			ended = append(ended, c)
 		}
 	}
-	if len(ended) == 0 {
+	shown := t.shownBy()
+	// What is not shown yet need not be looked up in the registry.
+	if !slices.ContainsFunc(ended, func(c claim.Claim) bool { return shown.everywhere(t.generation[c.ID]) }) {
 		return
 	}
 	// After the ends were confirmed: an instance that registers later lists them.
@@ -102,7 +114,6 @@ func (t *tidier) bury(ctx context.Context, claims []claim.Claim) {
 	if err != nil {
 		return
 	}
-	shown := t.shownBy()
 	for _, c := range ended {
 		t.tombstones.Registered(c.ID, registered)
 		for name, generation := range shown {
@@ -111,25 +122,28 @@ func (t *tidier) bury(ctx context.Context, claims []claim.Claim) {
 			}
 		}
 	}
-	for _, id := range t.tombstones.Droppable() {
-		i := slices.IndexFunc(ended, func(c claim.Claim) bool { return c.ID == id })
-		if i >= 0 && !t.end(ctx, ended[i], "dropped the claim of a pod that has ended", t.config.Ledger.Drop) {
-			continue
-		}
-		t.tombstones.Forget(id)
-		delete(t.generation, id)
+	droppable := t.tombstones.Droppable()
+	drop := slices.DeleteFunc(ended, func(c claim.Claim) bool { return !slices.Contains(droppable, c.ID) })
+	for _, c := range t.end(ctx, drop, "dropped the claim of a pod that has ended", t.config.Ledger.Drop) {
+		t.tombstones.Forget(c.ID)
+		delete(t.generation, c.ID)
 	}
 }
 
-// hasEnded confirms by a quorum read what the informer shows, once a claim.
+// hasEnded reports whether a pod is terminating or gone. That the informer shows
+// it terminating is proof enough, for that is never taken back; that it
+// does not show it at all may mean that it is behind, and is confirmed by a quorum read.
 func (t *tidier) hasEnded(ctx context.Context, c claim.Claim) bool {
 	if _, known := t.generation[c.ID]; known {
 		return true
 	}
-	if !t.config.Workload.SeemsEnded(ctx, c.Namespace, c.Pod, c.UID) {
-		return false
-	}
-	if ended, err := t.config.Workload.Ended(ctx, c.Namespace, c.Pod, c.UID); err != nil || !ended {
+	switch t.config.Workload.SeemsEnded(ctx, c.Namespace, c.Pod, c.UID) {
+	case Terminating:
+	case Missing:
+		if ended, err := t.config.Workload.Ended(ctx, c.Namespace, c.Pod, c.UID); err != nil || !ended {
+			return false
+		}
+	default:
 		return false
 	}
 	t.tombstones.Ended(c.ID)
@@ -137,17 +151,29 @@ func (t *tidier) hasEnded(ctx context.Context, c claim.Claim) bool {
 	return true
 }
 
-// shownBy returns the generation that each instance in service shows.
-func (p *Publisher) shownBy() map[string]uint64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	shown := map[string]uint64{}
-	for name, state := range p.instances {
-		if state.serving {
-			shown[name] = state.shown
+// shown is the generation that each instance in service shows.
+type shown map[string]uint64
+
+// everywhere reports whether all of them show a generation.
+func (s shown) everywhere(generation uint64) bool {
+	for _, shown := range s {
+		if shown < generation {
+			return false
 		}
 	}
-	return shown
+	return len(s) > 0
+}
+
+func (p *Publisher) shownBy() shown {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := shown{}
+	for name, state := range p.instances {
+		if state.serving {
+			all[name] = state.shown
+		}
+	}
+	return all
 }
 
 // erase deletes a claim that the ledger no longer holds from all instances;
@@ -193,18 +219,24 @@ func (t *tidier) compare(ctx context.Context) {
 // deregister removes instances that nobody can read any more. One that is
 // merely unreachable stays: somebody else may read it (H07).
 func (t *tidier) deregister(ctx context.Context) {
+	configured := t.config.Store.Instances()
+	if t.agreed != nil && slices.Equal(t.agreed, configured) && time.Since(t.looked) < deregisterInterval {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
 	defer cancel()
 	registered, err := t.config.Registry.Instances(ctx)
 	if err != nil {
 		return
 	}
-	configured := t.config.Store.Instances()
+	t.looked, t.agreed = time.Now(), configured
 	for _, name := range registered {
 		if len(configured) == 0 || slices.Contains(configured, name) {
 			delete(t.missing, name)
 			continue
 		}
+		// Until it is gone, grants of this cluster fail: look again soon.
+		t.agreed = nil
 		if t.missing[name].IsZero() {
 			t.missing[name] = time.Now()
 		}
