@@ -92,6 +92,7 @@ func run(ctx context.Context, o options) error {
 		mgr.AddReadyzCheck("decide", func(*http.Request) error { return probe.check() }),
 		mgr.Add(everywhere{m.Run}),
 		mgr.Add(everywhere{kicks.Run}),
+		mgr.Add(everywhere{tuneGC}),
 		mgr.Add(everywhere{running.Run}),
 		mgr.Add(everywhere{func(ctx context.Context) error { return warm(ctx, mgr, running, pods.Coverage, synced) }}),
 	)

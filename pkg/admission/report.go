@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/events"
 
@@ -22,7 +23,17 @@ type Reporter struct {
 	phases    *prometheus.HistogramVec
 	writes    prometheus.Histogram
 	rounds    prometheus.Histogram
+	// podEvents bounds the Events on pods.
+	podEvents *rate.Limiter
 }
+
+// Events on pods are bounded, as those of client-go's older recorder were: a
+// drain of some nodes has all of them, a storm of requests is counted in the
+// budget's series, the metrics and the log.
+const (
+	podEventsPerSecond = 1
+	podEventsBurst     = 50
+)
 
 // NewReporter registers the metrics:
 //
@@ -34,8 +45,9 @@ type Reporter struct {
 func NewReporter(registerer prometheus.Registerer, recorder events.EventRecorder, log logr.Logger) (*Reporter, error) {
 	buckets := []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
 	r := &Reporter{
-		recorder: recorder,
-		log:      log,
+		recorder:  recorder,
+		log:       log,
+		podEvents: rate.NewLimiter(podEventsPerSecond, podEventsBurst),
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "meshpdb_decisions_total",
 			Help: "Answers to requests that would disrupt a covered pod, by path (eviction, deletion, system), verdict (allowed, refused) and reason.",
@@ -91,7 +103,9 @@ func (r *Reporter) Answered(a Answer) {
 	}
 	for i := range a.Budgets {
 		if a.Budget == "" || nameOf(a.Budgets[i]) == a.Budget {
-			r.recorder.Eventf(a.Pod, &a.Budgets[i], kind, event, "Disrupt", "%s", note(a.Sentence))
+			if r.podEvents.Allow() {
+				r.recorder.Eventf(a.Pod, &a.Budgets[i], kind, event, "Disrupt", "%s", note(a.Sentence))
+			}
 			// About no pod in particular, so that it becomes a series: one Event with a count,
 			// where the pods have one each.
 			r.recorder.Eventf(&a.Budgets[i], nil, kind, event, "Disrupt", "%s", note(a.Sentence))

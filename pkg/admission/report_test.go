@@ -164,6 +164,23 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// A storm of requests must not become a storm of Events; the budget's are one series.
+func TestEventsOnPodsAreBounded(t *testing.T) {
+	r, events, _, _ := newReporter(t)
+	for range 500 {
+		r.Answered(Answer{Path: PathEviction, Outcome: no, Pod: pod(), Budgets: []v1alpha1.MeshPodDisruptionBudget{budgetOf("b")}})
+	}
+	pods := 0
+	for _, e := range events.events {
+		if strings.HasPrefix(e, "db-0<") {
+			pods++
+		}
+	}
+	if pods < 50 || pods > 60 || len(events.events)-pods != 500 {
+		t.Errorf("%d Events on pods and %d on the budget", pods, len(events.events)-pods)
+	}
+}
+
 // events.k8s.io refuses notes above 1 KiB; half a character must not spoil it either.
 func TestNotesAreCut(t *testing.T) {
 	for _, sentence := range []string{strings.Repeat("x", 5000), strings.Repeat("ü", 5000), "x" + strings.Repeat("ü", 5000)} {

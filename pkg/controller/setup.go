@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -50,6 +51,10 @@ func (k *Kicks) Kick(subject string) {
 	}
 }
 
+// kickDelay gathers what changes in the views together: one decision elsewhere is
+// a handful of changes, and none of them is worth a reconcile of its own.
+const kickDelay = 100 * time.Millisecond
+
 // Run forwards kicks until ctx ends.
 func (k *Kicks) Run(ctx context.Context) error {
 	for {
@@ -57,6 +62,11 @@ func (k *Kicks) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-k.wake:
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(kickDelay):
 		}
 		k.mu.Lock()
 		waiting := k.waiting
