@@ -31,9 +31,11 @@ type chapter struct {
 func sections() []section {
 	return []section{
 		{"latency", measureLatency},
+		{"pace", measurePace},
 		{"clusters", measureClusters},
 		{"endpoints", measureEndpoints},
 		{"budgets", measureBudgets},
+		scaled(measureScale),
 	}
 }
 

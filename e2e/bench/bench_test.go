@@ -41,7 +41,7 @@ func distance(rtt time.Duration) live.Distance {
 	}
 	calm := live.Calm{
 		Seen: spread(rtt + 20*time.Millisecond), Write: spread(2 * time.Millisecond), Read: spread(rtt + time.Millisecond),
-		Answers: live.Answers{Grants: spread(rtt + 14*time.Millisecond)},
+		Answers: live.Answers{Grants: spread(rtt + 14*time.Millisecond)}, Spent: live.Answers{Cached: spread(90 * time.Microsecond)},
 		Steps: live.Steps{Decisions: 60, Steps: []live.Step{
 			{Name: "AppendClaim", Times: 1, Mean: 5 * time.Millisecond}, {Name: "ReadClusters", Times: 1, Mean: rtt + 2*time.Millisecond}, {Name: "GrantClaim", Times: 1, Mean: 4 * time.Millisecond},
 		}},
@@ -70,6 +70,7 @@ func chapters() []chapter {
 	}
 	return []chapter{
 		latencyChapter(live.Result{Native: native, Distances: []live.Distance{distance(0), missed}}),
+		paceChapter(live.Result{Native: native, Distances: []live.Distance{distance(paceRTT)}}),
 		clustersChapter(meshes), endpointsChapter(endpoints), budgetsChapter(budgets),
 	}
 }
@@ -136,7 +137,7 @@ func TestMeasureWritesWhatIsWanted(t *testing.T) {
 
 // TestScale: whoever measures it, the section writes what was measured.
 func TestScale(t *testing.T) {
-	s := scale(func(_ context.Context, pods int, _ io.Writer) (footprint, error) {
+	s := scaled(func(_ context.Context, pods int, _ io.Writer) (footprint, error) {
 		return footprint{
 			pods: pods, budgets: 10_000, empty: use{heap: 10 << 20, rss: 60 << 20, peak: 70 << 20},
 			first: use{ready: 4 * time.Second, published: 20 * time.Second, written: 50 * time.Second, heap: 300 << 20, rss: 500 << 20, peak: 700 << 20, cpu: 40 * time.Second},
@@ -176,7 +177,7 @@ func TestParse(t *testing.T) {
 		}
 	}
 	for args, want := range map[string]string{
-		"--only nonsense":        `--only "nonsense": there is no section "nonsense", but latency, clusters, endpoints, budgets`,
+		"--only nonsense":        `--only "nonsense": there is no section "nonsense", but latency, pace, clusters, endpoints, budgets, scale`,
 		"--only latency,latency": `--only "latency,latency": latency is named twice`,
 		"--only=":                `--only "": there is no section ""`,
 		"--duration 0s":          "--duration 0s: not between 1s and 10m",

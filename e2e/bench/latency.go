@@ -35,6 +35,7 @@ func latencyChapter(r live.Result) chapter {
 				"Pods start and stop at once, so what is waited for is the decisions. The network between the clusters is simulated; the rest is not.",
 				live.Controllers, live.Replicas, live.Budget)
 			writeCalm(d, r.Distances)
+			writeSpent(d, r.Distances)
 			writeSteps(d, r.Distances)
 			writeThroughput(d, r)
 			writeRaces(d, r)
@@ -69,6 +70,30 @@ func writeCalm(d *paper.Document, distances []live.Distance) {
 		}
 	}
 	d.Show("performance-latency.svg", "Time of one permission by round-trip time, with the floor")
+}
+
+// refusalGoal is what a refusal from the cached view may take at p99 when nothing else goes on.
+const refusalGoal = time.Millisecond
+
+func writeSpent(d *paper.Document, distances []live.Distance) {
+	d.Heading(3, "What one refusal takes")
+	var missed []string
+	t := paper.Table{Columns: []string{"round trip", "handler p50", "p90", "p99", "from the cached view", "after a claim"}}
+	for _, at := range distances {
+		cached := at.Calm.Spent.Cached
+		if cached.Percentile(99) > refusalGoal || len(at.Calm.Spent.Decided) > 0 {
+			missed = append(missed, rtt(at.RTT))
+		}
+		t.Row(rtt(at.RTT), paper.Duration(cached.Percentile(50)), paper.Duration(cached.Percentile(90)), paper.Duration(cached.Percentile(99)),
+			strconv.Itoa(len(cached)), strconv.Itoa(len(at.Calm.Spent.Decided)))
+	}
+	verdict := "kept at every distance"
+	if len(missed) > 0 {
+		verdict = "missed at " + strings.Join(missed, ", ")
+	}
+	d.Say("The same caller, one request after the other, while the budget has nothing to give. The cached view refuses: no write, no network call, "+
+		"and no second webhook. The goal is %s at p99: %s.", rtt(refusalGoal), verdict)
+	d.Table(t)
 }
 
 // goals says where the goals were kept.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/meshpdb/meshpdb/e2e/bench/paper"
+	"github.com/meshpdb/meshpdb/e2e/scale"
 )
 
 // footprint is what one controller needs in a cluster with many pods.
@@ -24,8 +25,28 @@ type use struct {
 	cpu                       time.Duration
 }
 
-// scale is a section about one controller with many pods, whoever measures that.
-func scale(measure func(ctx context.Context, pods int, progress io.Writer) (footprint, error)) section {
+// podsPerBudget is how many pods each budget covers.
+const podsPerBudget = 10
+
+func measureScale(ctx context.Context, pods int, progress io.Writer) (footprint, error) {
+	r, err := scale.Measure(ctx, scale.Options{Pods: pods, Budgets: pods / podsPerBudget, Progress: progress})
+	if err != nil {
+		return footprint{}, err
+	}
+	used := func(run scale.Run) use {
+		u := run.Settled
+		return use{
+			ready: run.Ready, published: run.Published, written: run.Written,
+			heap: float64(u.Heap), rss: float64(u.RSS), peak: float64(u.PeakRSS), cpu: u.CPU,
+		}
+	}
+	return footprint{
+		pods: r.Pods, budgets: r.Budgets, empty: used(scale.Run{Settled: r.Empty}), first: used(r.First), again: used(r.Again),
+	}, nil
+}
+
+// scaled is a section about one controller with many pods, whoever measures that.
+func scaled(measure func(ctx context.Context, pods int, progress io.Writer) (footprint, error)) section {
 	return section{"scale", func(ctx context.Context, o options, progress io.Writer) (chapter, error) {
 		f, err := measure(ctx, o.pods, progress)
 		return scaleChapter(f), err

@@ -191,6 +191,37 @@ func (w *Workload) AwaitBudget(ctx context.Context) error {
 	})
 }
 
+// SetMaxUnavailable changes the budget in every cluster.
+func (w *Workload) SetMaxUnavailable(ctx context.Context, n int32) error {
+	for _, c := range w.Clusters {
+		b, err := w.GetBudget(ctx, c)
+		if err != nil {
+			return fmt.Errorf("read budget in %s: %w", c.Name, err)
+		}
+		before := b.DeepCopy()
+		value := intstr.FromInt32(n)
+		b.Spec.MaxUnavailable = &value
+		if err := c.API.Patch(ctx, b, client.MergeFrom(before)); err != nil {
+			return fmt.Errorf("change budget in %s: %w", c.Name, err)
+		}
+	}
+	return nil
+}
+
+// AwaitAllowed waits until every cluster says that so many disruptions are allowed.
+func (w *Workload) AwaitAllowed(ctx context.Context, n int32) error {
+	return w.eventually(ctx, time.Minute, "the budget to change", func(ctx context.Context, c *Cluster) error {
+		b, err := w.GetBudget(ctx, c)
+		if err != nil {
+			return err
+		}
+		if b.Status.DisruptionsAllowed != n || b.Status.ObservedGeneration != b.Generation {
+			return fmt.Errorf("%d are allowed", b.Status.DisruptionsAllowed)
+		}
+		return nil
+	})
+}
+
 // GetBudget reads the budget in one cluster.
 func (w *Workload) GetBudget(ctx context.Context, c *Cluster) (*v1alpha1.MeshPodDisruptionBudget, error) {
 	var b v1alpha1.MeshPodDisruptionBudget

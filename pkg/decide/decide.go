@@ -117,7 +117,9 @@ type Decider struct {
 
 	mu          sync.Mutex
 	undecidable map[string]spell
-	turns       *claim.Turns
+	// claiming counts the attempts under way by pod UID.
+	claiming map[string]int
+	turns    *claim.Turns
 	// telling holds the budgets whose waiters the mesh is told of.
 	telling map[string]*telling
 	closed  bool
@@ -138,7 +140,7 @@ func New(config Config) (*Decider, error) {
 		config.Round = func(int) {}
 	}
 	d := &Decider{
-		config: config, shared: newShared(config), undecidable: map[string]spell{},
+		config: config, shared: newShared(config), undecidable: map[string]spell{}, claiming: map[string]int{},
 		turns: claim.NewTurns(rand.Float64), telling: map[string]*telling{},
 	}
 	d.ending, d.end = context.WithCancel(context.Background())
@@ -163,6 +165,7 @@ func (d *Decider) Decide(ctx context.Context, r Request) claim.Outcome {
 	if r.DryRun {
 		return d.preview(ctx, r)
 	}
+	defer d.claim(r.UID)()
 	o := d.run(ctx, r)
 	if o.Allowed {
 		d.served(r, o)
@@ -170,6 +173,20 @@ func (d *Decider) Decide(ctx context.Context, r Request) claim.Outcome {
 		d.refused(r, o, nil)
 	}
 	return o
+}
+
+// claim notes an attempt until the returned function is called.
+func (d *Decider) claim(uid string) (done func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.claiming[uid]++
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.claiming[uid]--; d.claiming[uid] == 0 {
+			delete(d.claiming, uid)
+		}
+	}
 }
 
 // preview decides from fresh reads, without a claim: it may be outdated at

@@ -24,7 +24,7 @@ func (d *Decider) Refuse(r Request) (claim.Outcome, bool) {
 			return claim.Outcome{}, false
 		}
 	}
-	standing := claim.Standing(snapshots)
+	standing := d.standing(snapshots)
 	judged := judgeEach(r, snapshots, standing)
 	o := worst(judged)
 	switch {
@@ -42,6 +42,21 @@ func (d *Decider) Refuse(r Request) (claim.Outcome, bool) {
 	d.refused(r, o, snapshots)
 	o.Sentence += age(snapshots, time.Now())
 	return o, true
+}
+
+// standing returns the claims that go before one that is yet to be written: those
+// of the cached view, and those that this replica is about to write. The view
+// shows them a few milliseconds later, in which others would claim in vain.
+func (d *Decider) standing(snapshots []claim.Snapshot) map[string]budget.Claim {
+	standing := claim.Standing(snapshots)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for uid := range d.claiming {
+		if standing[uid] == budget.Unclaimed {
+			standing[uid] = budget.PendingHigher
+		}
+	}
+	return standing
 }
 
 // settled reports whether a denial may be given without a look: for want of

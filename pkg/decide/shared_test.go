@@ -193,3 +193,32 @@ func lastIndex(calls []string, call string) int {
 	}
 	return -1
 }
+
+// What this replica is about to claim goes before what comes later, although the
+// view does not show it yet: others would claim in vain.
+func TestAttemptsUnderWayCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		s.before["Append"] = takes(time.Second)
+		d := s.decider(t)
+		defer d.Close()
+		second := requestFor(1)
+		if _, refused := d.Refuse(second); refused {
+			t.Fatal("refused although budget is free")
+		}
+		var first sync.WaitGroup
+		first.Go(func() { d.Decide(t.Context(), requestFor(0)) })
+		synctest.Wait()
+		o, refused := d.Refuse(second)
+		if !refused || !strings.Contains(o.Sentence, "c1 2/2, 1 being decided") {
+			t.Errorf("got %t %+v", refused, o)
+		}
+		if _, refused := d.Refuse(requestFor(0)); refused {
+			t.Error("an attempt goes before itself")
+		}
+		first.Wait()
+		if _, refused := d.Refuse(second); refused {
+			t.Error("refused for an attempt that has ended, before the view shows it")
+		}
+	})
+}

@@ -36,6 +36,8 @@ type Calm struct {
 	Write, Read stats.Distribution
 	Answers     Answers
 	Steps       Steps
+	// Spent are the answers while the budget had nothing to give, asked one by one.
+	Spent Answers
 }
 
 // Floor is one write and one read at the given percentile.
@@ -75,8 +77,41 @@ func (m *mesh) calm(ctx context.Context, w *scenario.Workload) (Calm, error) {
 	if c.Refused > m.options.Polite/10 {
 		return Calm{}, fmt.Errorf("evict politely: %d of %d were refused although budget was free", c.Refused, m.options.Polite)
 	}
-	c.Answers, c.Steps, err = account.close(ctx)
+	if c.Answers, c.Steps, err = account.close(ctx); err != nil {
+		return Calm{}, err
+	}
+	c.Spent, err = m.spent(ctx, w)
 	return c, err
+}
+
+// spentFactor is how many refusals are measured for each permission: they take
+// next to no time, so that p99 takes many to tell.
+const spentFactor = 10
+
+// spent takes the budget away, asks in vain, and gives it back.
+func (m *mesh) spent(ctx context.Context, w *scenario.Workload) (Answers, error) {
+	if err := errors.Join(w.SetMaxUnavailable(ctx, 0), w.AwaitAllowed(ctx, 0)); err != nil {
+		return Answers{}, err
+	}
+	account, err := m.open(ctx, w.Namespace)
+	if err != nil {
+		return Answers{}, err
+	}
+	c := w.Clusters[0]
+	pods, err := w.Available(ctx, c)
+	if err != nil || len(pods) == 0 {
+		return Answers{}, errors.Join(err, fmt.Errorf("find a pod in %s: %d are available", c.Name, len(pods)))
+	}
+	for i := range spentFactor * m.options.Polite {
+		if err := c.Evict(ctx, w.Namespace, pods[i%len(pods)].Name); !apierrors.IsTooManyRequests(err) {
+			return Answers{}, fmt.Errorf("evict in vain: got %v, want a refusal", err)
+		}
+	}
+	answers, _, err := account.close(ctx)
+	if err != nil {
+		return Answers{}, err
+	}
+	return answers, errors.Join(w.SetMaxUnavailable(ctx, Budget), w.AwaitAllowed(ctx, Budget))
 }
 
 // evict asks for n pods of the first cluster, one after the other.

@@ -21,8 +21,7 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 )
 
-// What runs. Pods start and stop at once, so that budget is always wanted and
-// often free: the decisions are what is waited for.
+// What runs.
 const (
 	Clusters    = 3
 	Controllers = 2  // in each cluster
@@ -32,13 +31,16 @@ const (
 	Pause       = 50 * time.Millisecond
 )
 
-// Options of a measurement; all are required.
+// Options of a measurement; all are required but the pods' pace.
 type Options struct {
+	// PodStart and PodStop are how long pods take. Zero: no time, so that budget is
+	// always wanted and often free, and decisions are what is waited for.
+	PodStart, PodStop sandbox.Range
 	// RTTs between any two clusters, measured one after the other.
 	RTTs []time.Duration
 	// Duration of each race of eager callers.
 	Duration time.Duration
-	// Polite is the number of evictions that are asked for one by one, at each RTT.
+	// Polite is the number of evictions that are asked for one by one, at each RTT; 0: none.
 	Polite int
 	// Progress receives a line for each step.
 	Progress io.Writer
@@ -66,7 +68,9 @@ type mesh struct {
 
 // Measure starts three clusters, measures and stops them.
 func Measure(ctx context.Context, o Options) (Result, error) {
-	running, err := sandbox.New(ctx, sandbox.Options{Clusters: Clusters, Controllers: Controllers, Progress: o.Progress})
+	running, err := sandbox.New(ctx, sandbox.Options{
+		Clusters: Clusters, Controllers: Controllers, PodStart: o.PodStart, PodStop: o.PodStop, Progress: o.Progress,
+	})
 	if err != nil {
 		return Result{}, err
 	}
@@ -138,10 +142,13 @@ func (m *mesh) distance(ctx context.Context, rtt time.Duration) (Distance, error
 	if err := w.AwaitBudget(ctx); err != nil {
 		return Distance{}, err
 	}
-	m.say("meshpdb, %s apart: %d evictions one by one", rtt, m.options.Polite)
-	calm, err := m.calm(ctx, w)
-	if err != nil {
-		return Distance{}, err
+	var calm Calm
+	if m.options.Polite > 0 {
+		m.say("meshpdb, %s apart: %d evictions one by one", rtt, m.options.Polite)
+		var err error
+		if calm, err = m.calm(ctx, w); err != nil {
+			return Distance{}, err
+		}
 	}
 	m.say("meshpdb, %s apart: %d callers evict eagerly for %s", rtt, Callers*Clusters, m.options.Duration)
 	race, err := m.race(ctx, w)
