@@ -17,10 +17,13 @@ import (
 )
 
 const (
-	// probeInterval is how often a standing view checks that the store it
-	// follows still is the one it listed: independent etcds hide behind one
+	// probeInterval is how often, at most, a standing view checks that the store
+	// it follows still is the one it listed: independent etcds hide behind one
 	// address, and each is empty after its restart.
 	probeInterval = time.Second
+	// probePerPeer makes it less often in a large mesh, where every replica of
+	// every cluster probes every other cluster: with 255 of them, every 5 s.
+	probePerPeer = 20 * time.Millisecond
 	// probeTimeout is when a store counts as unreachable.
 	probeTimeout = 2 * time.Second
 	// listTimeout bounds one page of the list that begins a standing view.
@@ -38,18 +41,23 @@ type Member struct {
 	// explain turns an error into the one that a person can act on.
 	explain func(error) error
 	changed func(namespace string)
+	// peers is how many clusters are probed, this one included.
+	peers func() int
 
-	mu      sync.Mutex
-	view    *records
-	err     error
-	since   time.Time
-	seen    time.Time
+	mu    sync.Mutex
+	view  *records
+	err   error
+	since time.Time
+	seen  time.Time
+	// viewed is when the view was in step with the store last, as far as the store
+	// has said so: by an event, or by its word that there is none.
+	viewed  time.Time
 	latency time.Duration
 }
 
 func newMember(cluster string, client *clientv3.Client, explain func(error) error, changed func(string)) *Member {
 	return &Member{
-		cluster: cluster, client: client, explain: explain, changed: changed,
+		cluster: cluster, client: client, explain: explain, changed: changed, peers: func() int { return 1 },
 		view: newRecords(cluster), err: errors.New("not read yet"), since: time.Now(),
 	}
 }
@@ -147,7 +155,7 @@ func (m *Member) Cached(q Query) claim.Snapshot {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.view.snapshot(q, nil)
-	s.Waiters, s.Seen = m.view.waiting(q), m.seen
+	s.Waiters, s.Seen = m.view.waiting(q), m.viewed
 	if m.err != nil {
 		s.Invalid = m.err.Error()
 	}
@@ -212,7 +220,7 @@ func (m *Member) session(ctx context.Context) error {
 	go func() {
 		watching <- m.client.Watch(ctx, wire.ClusterPrefix(m.cluster), clientv3.WithPrefix(), clientv3.WithRev(revision+1))
 	}()
-	probe := time.NewTicker(probeInterval)
+	probe := time.NewTimer(m.probeInterval())
 	defer probe.Stop()
 	probed := make(chan probeResult, 1)
 	probing, suspect := false, ""
@@ -237,6 +245,7 @@ func (m *Member) session(ctx context.Context) error {
 				return errRelist
 			}
 		case <-probe.C:
+			probe.Reset(m.probeInterval())
 			if probing {
 				continue
 			}
@@ -257,6 +266,10 @@ func (m *Member) session(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+func (m *Member) probeInterval() time.Duration {
+	return max(probeInterval, time.Duration(m.peers())*probePerPeer)
 }
 
 type probeResult struct {
@@ -280,6 +293,11 @@ func (m *Member) probe(ctx context.Context, member uint64, revision int64) probe
 	m.mu.Lock()
 	m.seen, m.latency = time.Now(), time.Since(start)
 	m.mu.Unlock()
+	// The watch is asked how far it has come; it answers among its events. What the
+	// probe has read says nothing of that.
+	if err := m.client.RequestProgress(ctx); err != nil {
+		return probeResult{err: err}
+	}
 	result := probeResult{incarnation: "none"}
 	if kvs := response.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
 		var v wire.Incarnation
@@ -302,7 +320,7 @@ func (m *Member) incarnation() string {
 func (m *Member) replace(r *records) {
 	m.mu.Lock()
 	r.keepWaiters(m.view)
-	m.view, m.seen = r, time.Now()
+	m.view, m.seen, m.viewed = r, time.Now(), time.Now()
 	if m.err != nil {
 		m.err, m.since = nil, m.seen
 	}
@@ -325,7 +343,7 @@ func (m *Member) update(event clientv3.WatchResponse) {
 			touched[namespace] = true
 		}
 	}
-	m.seen = time.Now()
+	m.seen, m.viewed = time.Now(), time.Now()
 	m.mu.Unlock()
 	for _, subject := range m.subjects(event, touched) {
 		m.changed(subject)

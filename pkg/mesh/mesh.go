@@ -14,6 +14,7 @@ import (
 	cmtypes "github.com/cilium/cilium/pkg/clustermesh/types"
 	"github.com/fsnotify/fsnotify"
 	"github.com/go-logr/logr"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/meshpdb/meshpdb/pkg/claim"
 )
@@ -189,7 +190,7 @@ func (m *Mesh) scanPeer(name, path string) {
 		client, dialErr := file.dial(file.Endpoints, "")
 		if err = dialErr; err == nil {
 			m.config.Log.Info("peer configured", "peer", name, "endpoints", file.Endpoints)
-			member := newMember(name, client, m.explain(file), m.notify)
+			member := m.newMember(name, client, file)
 			m.setPeer(name, m.follow(&peer{file: file, members: []*Member{member}}, func() { client.Close() }))
 			return
 		}
@@ -231,7 +232,7 @@ func (m *Mesh) scanOwn() {
 	fresh := &peer{file: file}
 	for _, name := range m.own.Instances() {
 		if i, err := m.own.instance(name); err == nil {
-			fresh.members = append(fresh.members, newMember(m.config.Cluster, i.client, m.explain(file), m.notify))
+			fresh.members = append(fresh.members, m.newMember(m.config.Cluster, i.client, file))
 		}
 	}
 	m.config.Log.Info("own kvstore configured", "instances", m.own.Instances())
@@ -240,6 +241,12 @@ func (m *Mesh) scanOwn() {
 	m.mu.Unlock()
 	old.stop()
 	m.notify("")
+}
+
+func (m *Mesh) newMember(cluster string, client *clientv3.Client, file *clientFile) *Member {
+	member := newMember(cluster, client, m.explain(file), m.notify)
+	member.peers = func() int { return 1 + len(m.Peers()) }
+	return member
 }
 
 // follow starts the standing views of p's members. The returned peer's stop

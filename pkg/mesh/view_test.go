@@ -269,3 +269,25 @@ func lengthen(t *testing.T, s *store, revision int64) {
 		}
 	}
 }
+
+// TestViewsStayYoung: the watch says how far it has come also where nothing
+// happens, so that the age of a view is that of the view, not of a probe.
+func TestViewsStayYoung(t *testing.T) {
+	t.Parallel()
+	s := startStore(t, "c2")
+	here := newSite(t, nil)
+	here.peer("c2", etcdFile(t, s.address, writeIdentity(t, remote()), nil))
+	here.run()
+	s.fill(complete())
+	here.await(theClaim+theDB+theWeb, here.cached, "c2")
+	first := here.Cached("c2", shop()).Seen
+	await(t, "younger", func() string {
+		if !here.Cached("c2", shop()).Seen.After(first.Add(1500 * time.Millisecond)) {
+			return "as old as before"
+		}
+		return "younger"
+	})
+	if heard := here.times("shop"); heard > len(complete()) {
+		t.Errorf("%d changes were told of a store in which nothing happens", heard)
+	}
+}
