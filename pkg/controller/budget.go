@@ -70,7 +70,7 @@ type exportSighting struct {
 
 const (
 	// statusInterval keeps a busy budget from writing its status at every event.
-	statusInterval = 500 * time.Millisecond
+	statusInterval = 300 * time.Millisecond
 	// resync bounds how long anything that has no event stays unnoticed, where
 	// there is such a thing.
 	resync = 20 * time.Second
