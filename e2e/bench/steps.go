@@ -60,6 +60,24 @@ func writeSteps(d *paper.Document, distances []live.Distance) {
 	}
 	d.Table(t)
 	d.Show("performance-steps.svg", "Time of one decision by step and round-trip time")
+	writeRemedies(d)
+}
+
+// writeRemedies says what each step is for, and what it would take to do without.
+func writeRemedies(d *paper.Document) {
+	d.Say("What is not in these steps is one read of the pod before them. Each step is there for a rule of [the protocol](protocol.md); " +
+		"who wants to do without it must change the model first:")
+	t := paper.Table{Words: 3, Columns: []string{"step", "why it is there", "what would remove it"}}
+	for _, row := range [][]string{
+		{"AppendClaim", "a claim that a peer may have seen must survive a wiped kvstore (R2)", "a floor of its own for each cluster, below which it decides alone: the first disruptions would need no claim and no round trip"},
+		{"ReadRegistry", "an instance that has registered since must get the claim too (R2)", "the list of instances inside the ledger: it would come back with the write that appends the claim"},
+		{"WriteInstances", "peers read the kvstore and not the ledger (R2)", "nothing; beside the registry's read it takes no time of its own unless an instance is new"},
+		{"ReadClusters", "one round trip to see whom the claim competes with (R3)", "nothing that looks at other clusters; floors as above for those that need not look"},
+		{"GrantClaim", "a claim that was collected meanwhile must not be granted (R6)", "claims that count as granted until they are withdrawn: one write less for each grant, and every refused claim would then hold budget until its withdrawal is durable"},
+	} {
+		t.Row(row...)
+	}
+	d.Table(t)
 }
 
 func share(perUnit float64) string {
