@@ -44,7 +44,9 @@ const leastPercent = 50
 // large one to half of what it holds.
 func gcPercent(live uint64) int {
 	const room = 64 << 20
-	return int(max(leastPercent, min(400, 100*room/max(live, 1))))
+	percent := max(leastPercent, min(400, 100*room/max(live, 1)))
+	// Setting it stops the world, so small changes are none.
+	return int(percent / 25 * 25)
 }
 
 // liveHeap is what the last collection found in use, in bytes.

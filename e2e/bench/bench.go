@@ -48,6 +48,7 @@ func measure(ctx context.Context, o options, all []section, progress io.Writer) 
 	start := time.Now()
 	facts.date = start
 	var chapters []chapter
+	var failure error
 	for _, s := range all {
 		if !o.wants(s.name) {
 			continue
@@ -56,7 +57,9 @@ func measure(ctx context.Context, o options, all []section, progress io.Writer) 
 		fmt.Fprintf(progress, "== %s\n", s.name)
 		c, err := s.measure(ctx, o, progress)
 		if err != nil {
-			return fmt.Errorf("measure %s: %w", s.name, err)
+			// What was measured is not lost; the document lacks this section.
+			failure = errors.Join(failure, fmt.Errorf("measure %s: %w", s.name, err))
+			continue
 		}
 		fmt.Fprintf(progress, "== %s took %s\n", s.name, time.Since(began).Round(time.Second))
 		chapters = append(chapters, c)
@@ -69,7 +72,7 @@ func measure(ctx context.Context, o options, all []section, progress io.Writer) 
 		return err
 	}
 	fmt.Fprintf(progress, "wrote %s\n", filepath.Join(o.out, documentName))
-	return nil
+	return failure
 }
 
 // documentName is that of the Markdown file; chartPattern matches its charts.

@@ -100,7 +100,7 @@ func TestDocument(t *testing.T) {
 			t.Errorf("%s is not shown", name)
 		}
 	}
-	if n := strings.Count(string(want), "]("); n != len(files)-1 {
+	if n := strings.Count(string(want), "](performance-"); n != len(files)-1 {
 		t.Errorf("%d charts are shown, %d are drawn", n, len(files)-1)
 	}
 }

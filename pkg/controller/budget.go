@@ -40,6 +40,8 @@ type Publisher interface {
 	Set(ctx context.Context, part publish.Part) error
 	Remove(namespace, name string)
 	Problems() map[string]error
+	// Started is closed when reconciles may begin.
+	Started() <-chan struct{}
 }
 
 // Budgets reconciles MeshPodDisruptionBudgets.
@@ -85,6 +87,11 @@ var errBehind = errors.New("the informer is behind the API server")
 
 // Reconcile brings one budget in line.
 func (r *Budgets) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	select {
+	case <-r.Publisher.Started():
+	case <-ctx.Done():
+		return ctrl.Result{}, ctx.Err()
+	}
 	result, err := r.reconcile(ctx, request)
 	if errors.Is(err, errBehind) {
 		return ctrl.Result{RequeueAfter: statusInterval}, nil
@@ -325,7 +332,7 @@ func (r *Budgets) writeSoon(ctx context.Context, b *v1alpha1.MeshPodDisruptionBu
 // scale of owners of unknown kinds, nor of what a peer exports that does not
 // hold the budget, nor perhaps that a problem has gone.
 func (r *Budgets) resyncOf(b *v1alpha1.MeshPodDisruptionBudget, own share) time.Duration {
-	if own.problem != nil || slices.ContainsFunc(own.owners, func(o v1alpha1.OwnerStatus) bool { return !workload.Watched(o.APIVersion, o.Kind) }) {
+	if own.problem != nil || len(r.Publisher.Problems()) > 0 || slices.ContainsFunc(own.owners, func(o v1alpha1.OwnerStatus) bool { return !workload.Watched(o.APIVersion, o.Kind) }) {
 		return resync
 	}
 	if len(b.Spec.Clusters) == 0 && slices.ContainsFunc(r.Views.Peers(), func(peer string) bool {
@@ -342,7 +349,7 @@ func (r *Budgets) write(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget
 		return nil
 	}
 	r.announce(b, &status)
-	b.Status = status
+	status.DeepCopyInto(&b.Status)
 	if err := r.Client.Status().Update(ctx, b); err != nil {
 		if apierrors.IsConflict(err) {
 			// The informer is behind; try again once it has caught up.

@@ -170,6 +170,12 @@ func (p hallPublisher) Remove(namespace, name string) { _ = p.call("remove %s/%s
 
 func (p hallPublisher) Problems() map[string]error { return p.problems }
 
+func (hallPublisher) Started() <-chan struct{} {
+	started := make(chan struct{})
+	close(started)
+	return started
+}
+
 func (h *hall) Eventf(regarding, _ runtime.Object, kind, reason, _, note string, args ...any) {
 	name := "none"
 	if m, err := meta.Accessor(regarding); err == nil {

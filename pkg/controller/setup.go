@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -94,10 +95,12 @@ type Sources struct {
 // Setup adds both reconcilers to a manager.
 func Setup(mgr ctrl.Manager, budgets *Budgets, services *Services, sources Sources) error {
 	coverage := budgets.Workload.Coverage
-	// Those whose pods it asks for. One that was remembered for a budget that its pods do not carry the labels of
-	// any more is found by the resync.
-	ofOwner := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
-		return requests(namesOf(coverage.Of(o.GetNamespace(), workload.PodLabels(o))))
+	// Those whose pods it asks for by its template, and those whose status names it: labels may be put on pods later.
+	ofOwner := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+		return requests(append(namesOf(coverage.Of(o.GetNamespace(), workload.PodLabels(o))), budgets.ownedBy(ctx, o)...))
+	})
+	ofNamespace := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
+		return requests(coverage.In(o.GetName()))
 	})
 	kicked := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
 		if o.GetName() != "" {
@@ -115,6 +118,8 @@ func Setup(mgr ctrl.Manager, budgets *Budgets, services *Services, sources Sourc
 		Named("budget").
 		For(&v1alpha1.MeshPodDisruptionBudget{}).
 		Watches(&corev1.Service{}, ofService, builder.WithPredicates(news)).
+		// Somebody may take off the label that the webhooks select.
+		Watches(&corev1.Namespace{}, ofNamespace, builder.WithPredicates(news, predicate.LabelChangedPredicate{})).
 		Watches(&appsv1.Deployment{}, ofOwner, builder.WithPredicates(news, scaled)).
 		Watches(&appsv1.StatefulSet{}, ofOwner, builder.WithPredicates(news, scaled)).
 		Watches(&appsv1.ReplicaSet{}, ofOwner, builder.WithPredicates(news, scaled)).
@@ -160,6 +165,24 @@ func (s podSource) Start(_ context.Context, queue workqueue.TypedRateLimitingInt
 
 // WaitForSync implements source.SyncingSource.
 func (s podSource) WaitForSync(ctx context.Context) error { return s.pods.WaitForSync(ctx) }
+
+// ownedBy returns the budgets whose status names an owner of this kind and name.
+func (r *Budgets) ownedBy(ctx context.Context, o client.Object) []types.NamespacedName {
+	var all v1alpha1.MeshPodDisruptionBudgetList
+	if err := r.Client.List(ctx, &all, client.InNamespace(o.GetNamespace()), client.UnsafeDisableDeepCopy); err != nil {
+		r.Log.Error(err, "list budgets")
+		return nil
+	}
+	kind := o.GetObjectKind().GroupVersionKind().Kind
+	var names []types.NamespacedName
+	for i := range all.Items {
+		b := &all.Items[i]
+		if slices.ContainsFunc(b.Status.Owners, func(w v1alpha1.OwnerStatus) bool { return w.Name == o.GetName() && (kind == "" || w.Kind == kind) }) {
+			names = append(names, client.ObjectKeyFromObject(b))
+		}
+	}
+	return names
+}
 
 func namesOf(budgets []*v1alpha1.MeshPodDisruptionBudget) []types.NamespacedName {
 	names := make([]types.NamespacedName, 0, len(budgets))

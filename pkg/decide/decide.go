@@ -117,8 +117,8 @@ type Decider struct {
 
 	mu          sync.Mutex
 	undecidable map[string]spell
-	// claiming counts the attempts under way by pod UID.
-	claiming map[string]int
+	// claiming holds the attempts under way by pod UID: the ticket that each has kept, 0 if none.
+	claiming map[string]uint64
 	turns    *claim.Turns
 	// telling holds the budgets whose waiters the mesh is told of.
 	telling map[string]*telling
@@ -140,7 +140,7 @@ func New(config Config) (*Decider, error) {
 		config.Round = func(int) {}
 	}
 	d := &Decider{
-		config: config, shared: newShared(config), undecidable: map[string]spell{}, claiming: map[string]int{},
+		config: config, shared: newShared(config), undecidable: map[string]spell{}, claiming: map[string]uint64{},
 		turns: claim.NewTurns(rand.Float64), telling: map[string]*telling{},
 	}
 	d.ending, d.end = context.WithCancel(context.Background())
@@ -165,27 +165,27 @@ func (d *Decider) Decide(ctx context.Context, r Request) claim.Outcome {
 	if r.DryRun {
 		return d.preview(ctx, r)
 	}
-	defer d.claim(r.UID)()
-	o := d.run(ctx, r)
+	ticket := d.keptTicket(r)
+	defer d.claim(r.UID, ticket)()
+	o := d.run(ctx, r, ticket)
 	if o.Allowed {
 		d.served(r, o)
 	} else {
-		d.refused(r, o, nil)
+		d.refused(r, o, nil, true)
 	}
 	return o
 }
 
 // claim notes an attempt until the returned function is called.
-func (d *Decider) claim(uid string) (done func()) {
+func (d *Decider) claim(uid string, ticket uint64) (done func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.claiming[uid]++
+	d.claiming[uid] = ticket
 	return func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		if d.claiming[uid]--; d.claiming[uid] == 0 {
-			delete(d.claiming, uid)
-		}
+		// Another request for the pod may still run; its claim is the same one (R8).
+		delete(d.claiming, uid)
 	}
 }
 
@@ -222,12 +222,12 @@ func worst(all []claim.Outcome) claim.Outcome {
 }
 
 // run performs the steps of one attempt. Their order is the protocol's, not ours.
-func (d *Decider) run(ctx context.Context, r Request) claim.Outcome {
+func (d *Decider) run(ctx context.Context, r Request, ticket uint64) claim.Outcome {
 	deadline, _ := ctx.Deadline()
 	a := claim.Begin(claim.Request{
 		Claim: claim.Claim{
 			ID: d.config.NewID(), UID: r.UID, Namespace: r.Namespace, Pod: r.Pod,
-			Budgets: names(r.Budgets), Cluster: d.config.Cluster, Reason: r.Reason, Ticket: d.keptTicket(r),
+			Budgets: names(r.Budgets), Cluster: d.config.Cluster, Reason: r.Reason, Ticket: ticket,
 		},
 		Budgets: r.Budgets,
 		// Time to withdraw, or to make the grant durable, within the deadline.

@@ -24,7 +24,7 @@ func (d *Decider) Refuse(r Request) (claim.Outcome, bool) {
 			return claim.Outcome{}, false
 		}
 	}
-	standing := d.standing(snapshots)
+	standing, guessed := d.standing(r, snapshots)
 	judged := judgeEach(r, snapshots, standing)
 	o := worst(judged)
 	switch {
@@ -39,24 +39,27 @@ func (d *Decider) Refuse(r Request) (claim.Outcome, bool) {
 		}
 	}
 	o.Cached = true
-	d.refused(r, o, snapshots)
+	d.refused(r, o, snapshots, !guessed)
 	o.Sentence += age(snapshots, time.Now())
 	return o, true
 }
 
 // standing returns the claims that go before one that is yet to be written: those
 // of the cached view, and those that this replica is about to write. The view
-// shows them a few milliseconds later, in which others would claim in vain.
-func (d *Decider) standing(snapshots []claim.Snapshot) map[string]budget.Claim {
-	standing := claim.Standing(snapshots)
+// shows them a few milliseconds later, in which others would claim in vain. A
+// request whose pod has waited is not stopped by an attempt that came after it.
+func (d *Decider) standing(r Request, snapshots []claim.Snapshot) (standing map[string]budget.Claim, guessed bool) {
+	standing = claim.Standing(snapshots)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for uid := range d.claiming {
-		if standing[uid] == budget.Unclaimed {
-			standing[uid] = budget.PendingHigher
+	mine := d.ticket(r, snapshots)
+	for uid, ticket := range d.claiming {
+		younger := mine > 0 && (ticket == 0 || ticket > mine)
+		if standing[uid] == budget.Unclaimed && !younger {
+			standing[uid], guessed = budget.PendingHigher, true
 		}
 	}
-	return standing
+	return standing, guessed
 }
 
 // settled reports whether a denial may be given without a look: for want of

@@ -154,14 +154,15 @@ func (d *Decider) served(r Request, o claim.Outcome) {
 }
 
 // refused tells the turns of a try in vain, and the mesh of those who wait long.
-func (d *Decider) refused(r Request, o claim.Outcome, snapshots []claim.Snapshot) {
+// spent: the budget has nothing free, for sure.
+func (d *Decider) refused(r Request, o claim.Outcome, snapshots []claim.Snapshot, spent bool) {
 	wanting := o.GaveWay || o.Decision.Verdict == budget.Deny && o.Decision.Reason == budget.Insufficient
 	if !wanting || r.DryRun {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !o.GaveWay {
+	if spent && !o.GaveWay {
 		d.turns.Spent(o.Budget)
 	}
 	w := claim.Waiter{Cluster: d.config.Cluster, UID: r.UID, Pod: r.Pod, Ticket: d.ticket(r, snapshots)}

@@ -168,7 +168,8 @@ func (s *shard) commit(ctx context.Context, moves []Move) error {
 			return nil
 		}
 		err := s.swap(ctx, ledger)
-		if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+		if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) && s.last.ResourceVersion != "" {
+			// Changed, made or deleted by another replica.
 			s.last = nil
 			continue
 		}

@@ -351,36 +351,6 @@ func (o *Own) Alive(ctx context.Context, name string, incarnation wire.Incarnati
 	return nil
 }
 
-// Stored returns the keys and values of our prefix in one instance, and its
-// claims, for a restore (R1 d) and for reconciling (R11).
-func (o *Own) Stored(ctx context.Context, name string) (map[string]string, []claim.Claim, error) {
-	i, err := o.instance(name)
-	if err != nil {
-		return nil, nil, err
-	}
-	response, err := i.client.Get(ctx, wire.ClusterPrefix(o.cluster), clientv3.WithPrefix())
-	if err != nil {
-		return nil, nil, fmt.Errorf("list %s: %w", name, unreachable(err))
-	}
-	values := map[string]string{}
-	var claims []claim.Claim
-	for _, kv := range response.Kvs {
-		key := string(kv.Key)
-		values[key] = string(kv.Value)
-		k, err := wire.ParseKey(o.cluster, key)
-		if err != nil || k.Kind != wire.KindClaim {
-			continue
-		}
-		var c wire.Claim
-		if err := wire.Unmarshal(kv.Value, &c); err != nil || c.ID != k.ID {
-			// Unreadable, yet in our own prefix: known by its key, so that it can be removed.
-			c = wire.Claim{ID: k.ID}
-		}
-		claims = append(claims, toClaim(o.cluster, k.Namespace, c))
-	}
-	return values, claims, nil
-}
-
 // guarded runs ops in a transaction on the standing incarnation.
 func (o *Own) guarded(ctx context.Context, i *instance, incarnation wire.Incarnation, ops ...clientv3.Op) error {
 	standing, err := wire.Marshal(&incarnation)

@@ -22,6 +22,7 @@ func (p *Publisher) instanceLoop(ctx context.Context, name string, state *instan
 		err := p.restore(ctx, name, state, r, incarnation)
 		if err == nil {
 			log.Info("instance of the own kvstore in service", "incarnation", incarnation.ID)
+			p.start()
 			p.report(state, nil)
 			err = p.serve(ctx, name, state, incarnation)
 		}
@@ -229,11 +230,18 @@ func (p *Publisher) flush(ctx context.Context, name string, state *instanceState
 	}
 	more = len(state.dirty) > 0
 	changes := p.changes(refs)
+	unconfirmed := generation > state.shown
 	p.mu.Unlock()
 	if len(changes) > 0 {
 		ctx, cancel := context.WithTimeout(ctx, ioTimeout)
 		defer cancel()
 		if err := p.config.Store.Publish(ctx, name, incarnation, changes); err != nil {
+			return more, err
+		}
+	} else if unconfirmed {
+		ctx, cancel := context.WithTimeout(ctx, ioTimeout)
+		defer cancel()
+		if err := p.config.Store.Alive(ctx, name, incarnation); err != nil {
 			return more, err
 		}
 	}

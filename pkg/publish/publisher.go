@@ -110,6 +110,9 @@ const (
 	// tidyInterval is how soon a claim is dropped whose pod has ended: at leisure,
 	// since it costs no budget any more, and several share a write.
 	tidyInterval = time.Second
+	// startPatience is how long reconciles wait for the first instance: they would
+	// compete for the API server with what brings it into service.
+	startPatience = 15 * time.Second
 	// deregisterInterval is how often the registry is looked at while it is in line
 	// with the configuration.
 	deregisterInterval = 5 * time.Second
@@ -144,6 +147,9 @@ type Publisher struct {
 	// generation counts changes of what is shown.
 	generation uint64
 	instances  map[string]*instanceState
+
+	started chan struct{}
+	start   func()
 }
 
 // instanceState is what one instance has been shown.
@@ -163,7 +169,8 @@ func New(config Config) (*Publisher, error) {
 	if config.Changed == nil {
 		config.Changed = func() {}
 	}
-	p := &Publisher{config: config}
+	p := &Publisher{config: config, started: make(chan struct{})}
+	p.start = sync.OnceFunc(func() { close(p.started) })
 	p.reset()
 	return p, nil
 }
@@ -183,6 +190,8 @@ func (p *Publisher) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
 	defer loops.Wait()
 	loops.Go(func() { p.tidyLoop(ctx) })
+	patience := time.AfterFunc(startPatience, p.start)
+	defer patience.Stop()
 	stops := map[string]context.CancelFunc{}
 	tick := time.NewTicker(retryInterval)
 	defer tick.Stop()
@@ -268,13 +277,13 @@ func (p *Publisher) Remove(namespace, name string) {
 // removed it since: its pods are newer.
 func (p *Publisher) adopt(part Part, since uint64) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	standing := p.parts[part.id()]
 	removed := p.removed[part.id()] > since
-	p.mu.Unlock()
 	if removed || standing != nil && standing.Budget.UID == part.Budget.UID && standing.Generation >= part.Generation {
 		return
 	}
-	p.set(part)
+	p.show(part.id(), p.exhibit(part))
 }
 
 func (p *Publisher) lastRemoval() uint64 {
@@ -307,6 +316,12 @@ func (p *Publisher) markEnded(uid string) uint64 {
 	defer p.mu.Unlock()
 	if _, known := p.ended[uid]; !known {
 		p.ended[uid] = time.Now()
+		// Even if no part has the pod any more: that an instance shows no such pod must be
+		// confirmed after its end, by one that is still the instance's publisher.
+		p.generation++
+		for _, state := range p.instances {
+			state.poke()
+		}
 		for id, e := range p.parts {
 			if slices.ContainsFunc(e.Pods, func(pod wire.Pod) bool { return pod.UID == uid }) {
 				p.show(id, p.exhibit(e.Part))
@@ -326,9 +341,14 @@ func (p *Publisher) addInstance(name string) *instanceState {
 
 func (p *Publisher) removeInstance(name string) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	delete(p.instances, name)
+	p.mu.Unlock()
+	p.config.Changed()
 }
+
+// Started is closed once an instance is in service, or it takes long: what can
+// wait then no longer holds that up.
+func (p *Publisher) Started() <-chan struct{} { return p.started }
 
 // Problems returns, by instance, why it is not in service; empty if all are.
 func (p *Publisher) Problems() map[string]error {

@@ -98,6 +98,13 @@ func (t *tidier) end(ctx context.Context, claims []claim.Claim, what string, mov
 func (t *tidier) bury(ctx context.Context, claims []claim.Claim) {
 	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
 	defer cancel()
+	for id := range t.generation {
+		if !slices.ContainsFunc(claims, func(c claim.Claim) bool { return c.ID == id }) {
+			// Dropped by a write whose answer was lost.
+			t.tombstones.Forget(id)
+			delete(t.generation, id)
+		}
+	}
 	var ended []claim.Claim
 	for _, c := range claims {
 		if c.State == claim.Granted && t.hasEnded(ctx, c) {
