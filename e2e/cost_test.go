@@ -45,8 +45,9 @@ const (
 	// claimPuts of one disruption: the claim, and its grant; the claim is deleted once.
 	claimPuts = 2
 	// ownTxns of one disruption: both of these, the snapshot, and what is published
-	// as the pod goes, is gone, and its successor is made, gets an address, is ready.
-	ownTxns = 8
+	// as the pod goes, is gone, and its successor is made, gets an address, is
+	// ready; and the word of the store that what shows its end still is what it shows.
+	ownTxns = 10
 	// peerTxns of one disruption: the snapshot.
 	peerTxns = 1
 	// noise is by how much two whiles may differ for reasons of their own: six

@@ -8,8 +8,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/events"
 
+	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/budget"
 )
 
@@ -101,16 +104,25 @@ func (r *Reporter) Answered(a Answer) {
 	if a.DryRun {
 		return
 	}
+	pod := reference(corev1.SchemeGroupVersion.WithKind("Pod"), a.Pod)
 	for i := range a.Budgets {
 		if a.Budget == "" || nameOf(a.Budgets[i]) == a.Budget {
+			budget := reference(v1alpha1.GroupVersion.WithKind("MeshPodDisruptionBudget"), &a.Budgets[i])
 			if r.podEvents.Allow() {
-				r.recorder.Eventf(a.Pod, &a.Budgets[i], kind, event, "Disrupt", "%s", note(a.Sentence))
+				r.recorder.Eventf(pod, budget, kind, event, "Disrupt", "%s", note(a.Sentence))
 			}
 			// About no pod in particular, so that it becomes a series: one Event with a count,
 			// where the pods have one each.
-			r.recorder.Eventf(&a.Budgets[i], nil, kind, event, "Disrupt", "%s", note(a.Sentence))
+			r.recorder.Eventf(budget, nil, kind, event, "Disrupt", "%s", note(a.Sentence))
 		}
 	}
+}
+
+// reference names an object without its version: Events of one object are a
+// series only while their references are the same, and a budget's version changes with its status.
+func reference(kind schema.GroupVersionKind, o metav1.Object) *corev1.ObjectReference {
+	version, name := kind.ToAPIVersionAndKind()
+	return &corev1.ObjectReference{APIVersion: version, Kind: name, Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID()}
 }
 
 func reason(a Answer) string {

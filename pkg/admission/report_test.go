@@ -10,7 +10,7 @@ import (
 
 	"github.com/go-logr/logr/funcr"
 	"github.com/prometheus/client_golang/prometheus"
-	"k8s.io/apimachinery/pkg/api/meta"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
@@ -26,11 +26,14 @@ func (r *recorder) Eventf(regarding, related runtime.Object, kind, reason, actio
 }
 
 func objectName(o runtime.Object) string {
-	m, err := meta.Accessor(o)
-	if err != nil {
+	reference, ok := o.(*corev1.ObjectReference)
+	if !ok {
 		return "none"
 	}
-	return m.GetName()
+	if reference.Kind == "" || reference.APIVersion == "" || reference.ResourceVersion != "" {
+		return fmt.Sprintf("%+v", reference)
+	}
+	return reference.Name
 }
 
 func newReporter(t *testing.T) (*Reporter, *recorder, *prometheus.Registry, *[]string) {

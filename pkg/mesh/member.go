@@ -250,7 +250,8 @@ func (m *Member) session(ctx context.Context) error {
 				continue
 			}
 			probing = true
-			go func() { probed <- m.probe(ctx, header.MemberId, revision) }()
+			watched := events != nil
+			go func() { probed <- m.probe(ctx, header.MemberId, revision, watched) }()
 		case result := <-probed:
 			probing = false
 			if result.err != nil {
@@ -279,7 +280,7 @@ type probeResult struct {
 
 // probe asks the store who it is. A watch alone would not notice that its
 // connection now leads to another etcd, or to the same one emptied.
-func (m *Member) probe(ctx context.Context, member uint64, revision int64) probeResult {
+func (m *Member) probe(ctx context.Context, member uint64, revision int64, watched bool) probeResult {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	start := time.Now()
@@ -295,8 +296,10 @@ func (m *Member) probe(ctx context.Context, member uint64, revision int64) probe
 	m.mu.Unlock()
 	// The watch is asked how far it has come; it answers among its events. What the
 	// probe has read says nothing of that.
-	if err := m.client.RequestProgress(ctx); err != nil {
-		return probeResult{err: err}
+	if watched {
+		if err := m.client.RequestProgress(ctx); err != nil {
+			return probeResult{err: err}
+		}
 	}
 	result := probeResult{incarnation: "none"}
 	if kvs := response.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
