@@ -22,7 +22,8 @@ type tombstone struct {
 // NewTombstones returns an empty set.
 func NewTombstones() *Tombstones { return &Tombstones{ended: map[string]*tombstone{}} }
 
-// Ended tells that a quorum read found the claim's pod terminating or gone.
+// Ended tells that the claim's pod is terminating, which is never taken back, or
+// that a quorum read found it gone.
 func (t *Tombstones) Ended(claimID string) {
 	if t.ended[claimID] == nil {
 		t.ended[claimID] = &tombstone{shown: map[string]bool{}}
