@@ -283,7 +283,7 @@ func (c *Coverage) tidy(namespace string) {
 func (in *coverageOf) enter(e *entry) {
 	selector, exists := in.selectors[e.budget.Spec.Service]
 	if !exists {
-		// As Workload.Selection: a Service that was deleted goes on covering its pods.
+		// A Service that was deleted goes on covering its pods: grants elsewhere have counted on them.
 		selector = e.budget.Status.Selector
 	}
 	if maps.Equal(selector, e.selector) {

@@ -114,12 +114,6 @@ func (w *Workload) Service(ctx context.Context, b *v1alpha1.MeshPodDisruptionBud
 	return &service, nil
 }
 
-// Selection is Service, but stands in for a Service that was deleted.
-func (w *Workload) Selection(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget) (*corev1.Service, error) {
-	service, err := w.Service(ctx, b)
-	return StandIn(b, service, err)
-}
-
 // StandIn takes what Service returned, and puts in the place of a Service that
 // was deleted the selector that it had: grants elsewhere have counted on its
 // pods, which must not become free for all.
