@@ -218,7 +218,9 @@ func (m *Member) session(ctx context.Context) error {
 	var events clientv3.WatchChan
 	watching := make(chan clientv3.WatchChan, 1)
 	go func() {
-		watching <- m.client.Watch(ctx, wire.ClusterPrefix(m.cluster), clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+		// From the list's own revision on: etcd tells of no progress before a watch's first one
+		// (server/storage/mvcc, progressIfSync). What it repeats changes nothing.
+		watching <- m.client.Watch(ctx, wire.ClusterPrefix(m.cluster), clientv3.WithPrefix(), clientv3.WithRev(revision))
 	}()
 	probe := time.NewTimer(m.probeInterval())
 	defer probe.Stop()

@@ -76,13 +76,20 @@ func TestViewsTellWhoWaits(t *testing.T) {
 	put := func(replica string, waiters ...wire.Waiter) {
 		s.put("cilium/state/meshpdb/v1/c2/waiters/shop/db/"+replica, string(must(wire.Marshal(&wire.Waiters{Pods: waiters}))))
 	}
-	// What comes later is told later, so this one ends what the start had to tell.
-	other := func(times string) {
+	// What comes later is told later, so this one ends what the start had to tell. It is put until
+	// it is told, for a list takes the place of the events before it.
+	other := func() {
 		t.Helper()
-		s.put("cilium/state/meshpdb/v1/c2/claims/other/c-9", string(must(wire.Marshal(&wire.Claim{ID: "c-9", UID: "p", State: wire.Pending}))))
-		await(t, times, func() string { return fmt.Sprint(here.times("other")) })
+		before := here.times("other")
+		await(t, "told", func() string {
+			s.put("cilium/state/meshpdb/v1/c2/claims/other/c-9", string(must(wire.Marshal(&wire.Claim{ID: "c-9", UID: "p", State: wire.Pending}))))
+			if here.times("other") == before {
+				return "not told"
+			}
+			return "told"
+		})
 	}
-	other("1")
+	other()
 	heard := here.times("shop") + here.times("")
 	put("r1", wire.Waiter{UID: "p-1", Pod: "db-1", Ticket: 4, WaitedMillis: 20500, LastMillis: 10100, EveryMillis: 5000})
 	const first = "c2/p-1/db-1/4 since 20s last 10s every 5s"
@@ -96,7 +103,7 @@ func TestViewsTellWhoWaits(t *testing.T) {
 	s.delete("cilium/state/meshpdb/v1/c2/waiters/shop/db/r1")
 	await(t, "", told)
 	s.put("cilium/state/meshpdb/v1/c2/later/x", "a kind of a later version")
-	other("2")
+	other()
 	if told := here.times("shop") + here.times("") - heard; told != 0 {
 		t.Errorf("%d reconciles were woken by records that nothing rests on", told)
 	}
