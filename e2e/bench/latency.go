@@ -134,6 +134,12 @@ func writeThroughput(d *paper.Document, r live.Result) {
 		"The longest gap is the longest time in which more pods were available than the budget wants, somebody was asking, and nobody was granted. "+
 		"Cores that are all busy mean that the machine was the limit, not the budget.",
 		live.Callers, rtt(live.Pause), live.Budget)
+	d.Table(throughput(r))
+	d.Show("performance-throughput.svg", "Grants per second under native budgets and under meshpdb")
+}
+
+// throughput sets races beside the one under native budgets.
+func throughput(r live.Result) paper.Table {
 	t := paper.Table{Columns: []string{"", "grants per second", "of native", "granted", "refused", "most unavailable", "longest gap", "cores busy"}}
 	row := func(name string, race live.Race) {
 		t.Row(name, paper.Number(race.PerSecond()), percent(race.PerSecond()/r.Native.PerSecond()),
@@ -143,8 +149,7 @@ func writeThroughput(d *paper.Document, r live.Result) {
 	for _, at := range r.Distances {
 		row("meshpdb, "+rtt(at.RTT), at.Race)
 	}
-	d.Table(t)
-	d.Show("performance-throughput.svg", "Grants per second under native budgets and under meshpdb")
+	return t
 }
 
 func throughputChart(r live.Result) paper.Chart {

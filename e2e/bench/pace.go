@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"io"
-	"strconv"
 	"time"
 
 	"github.com/meshpdb/meshpdb/e2e/bench/live"
@@ -36,15 +35,6 @@ func paceChapter(r live.Result) chapter {
 		d.Say("The same callers and budgets, with pods that take %s to stop and %s to start: now the budget is the limit and not the machine, as in real clusters. "+
 			"What meshpdb costs is how long a slot lies idle between a pod's return and the next permission; what it gains is that a cluster may use what another one leaves.",
 			podStop, podStart)
-		t := paper.Table{Columns: []string{"", "grants per second", "of native", "granted", "refused", "most unavailable", "longest gap", "cores busy"}}
-		row := func(name string, race live.Race) {
-			t.Row(name, paper.Number(race.PerSecond()), percent(race.PerSecond()/r.Native.PerSecond()),
-				paper.Count(race.Granted), paper.Count(race.Refused), strconv.Itoa(race.Worst), paper.Duration(race.Gap), percent(race.Busy))
-		}
-		row("native", r.Native)
-		for _, at := range r.Distances {
-			row("meshpdb, "+rtt(at.RTT), at.Race)
-		}
-		d.Table(t)
+		d.Table(throughput(r))
 	}}
 }
