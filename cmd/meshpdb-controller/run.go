@@ -165,7 +165,7 @@ func setUpAdmission(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Wo
 	ledgers.Wrote = reporter.Write
 	ledgers.Informed = func(namespace string) *v1alpha1.DisruptionLedger {
 		var object v1alpha1.DisruptionLedger
-		if mgr.GetClient().Get(context.Background(), client.ObjectKey{Name: namespace}, &object) != nil {
+		if mgr.GetClient().Get(context.Background(), client.ObjectKey{Name: namespace}, &object, client.UnsafeDisableDeepCopy) != nil {
 			return nil
 		}
 		return &object

@@ -24,7 +24,7 @@ type Ledgers struct {
 	// Wrote, if not nil, is told how many moves each durable write carried. Set it before the first move.
 	Wrote func(moves int)
 	// Informed, if not nil, returns a namespace's ledger as an informer shows it;
-	// nil if there is none. What another replica wrote then costs no conflict; the
+	// nil if there is none; it is only read. What another replica wrote then costs no conflict; the
 	// compare-and-swap keeps it from costing more than one. Set it before the first move.
 	Informed func(namespace string) *v1alpha1.DisruptionLedger
 
