@@ -274,12 +274,7 @@ func lengthen(t *testing.T, s *store, revision int64) {
 // happens, so that the age of a view is that of the view, not of a probe.
 func TestViewsStayYoung(t *testing.T) {
 	t.Parallel()
-	s := startStore(t, "c2")
-	here := newSite(t, nil)
-	here.peer("c2", etcdFile(t, s.address, writeIdentity(t, remote()), nil))
-	here.run()
-	s.fill(complete())
-	here.await(theClaim+theDB+theWeb, here.cached, "c2")
+	_, here := viewed(t)
 	first := here.Cached("c2", shop()).Seen
 	await(t, "younger", func() string {
 		if !here.Cached("c2", shop()).Seen.After(first.Add(1500 * time.Millisecond)) {
@@ -290,4 +285,16 @@ func TestViewsStayYoung(t *testing.T) {
 	if heard := here.times("shop"); heard > len(complete()) {
 		t.Errorf("%d changes were told of a store in which nothing happens", heard)
 	}
+}
+
+// viewed is a site that sees a complete peer, c2.
+func viewed(t *testing.T) (*store, *site) {
+	t.Helper()
+	s := startStore(t, "c2")
+	here := newSite(t, nil)
+	here.peer("c2", etcdFile(t, s.address, writeIdentity(t, remote()), nil))
+	here.run()
+	s.fill(complete())
+	here.await(theClaim+theDB+theWeb, here.cached, "c2")
+	return s, here
 }

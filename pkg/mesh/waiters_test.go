@@ -66,12 +66,7 @@ func TestOwnWaiters(t *testing.T) {
 
 func TestViewsTellWhoWaits(t *testing.T) {
 	t.Parallel()
-	s := startStore(t, "c2")
-	here := newSite(t, nil)
-	here.peer("c2", etcdFile(t, s.address, writeIdentity(t, remote()), nil))
-	here.run()
-	s.fill(complete())
-	here.await(theClaim+theDB+theWeb, here.cached, "c2")
+	s, here := viewed(t)
 	told := func() string { return waiting(here.Cached("c2", shop()), time.Now()) }
 	put := func(replica string, waiters ...wire.Waiter) {
 		s.put("cilium/state/meshpdb/v1/c2/waiters/shop/db/"+replica, string(must(wire.Marshal(&wire.Waiters{Pods: waiters}))))
