@@ -10,53 +10,47 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/wire"
 )
 
-// StoredClaims returns the claims in one instance, for reconciling (R11). They
-// are few, where Stored reads every pod.
+// StoredClaims returns the claims in one instance, for comparison with the
+// ledger (R11). They are few, where Stored reads every pod.
 func (o *Own) StoredClaims(ctx context.Context, name string) ([]claim.Claim, error) {
-	i, err := o.instance(name)
-	if err != nil {
-		return nil, err
-	}
-	values, err := i.list(ctx, wire.ClusterPrefix(o.cluster)+"claims/")
-	if err != nil {
-		return nil, fmt.Errorf("list claims of %s: %w", name, unreachable(err))
-	}
-	return o.claims(values), nil
+	var claims []claim.Claim
+	err := o.pages(ctx, name, wire.ClusterPrefix(o.cluster)+"claims/", func(page map[string]string) {
+		claims = append(claims, o.claims(page)...)
+	})
+	return claims, err
 }
 
-// Stored returns the keys and values of our prefix in one instance, and its
-// claims, for a restore (R1 d).
-func (o *Own) Stored(ctx context.Context, name string) (map[string]string, []claim.Claim, error) {
-	i, err := o.instance(name)
-	if err != nil {
-		return nil, nil, err
-	}
-	values, err := i.list(ctx, wire.ClusterPrefix(o.cluster))
-	if err != nil {
-		return nil, nil, fmt.Errorf("list %s: %w", name, unreachable(err))
-	}
-	return values, o.claims(values), nil
+// Stored visits the keys and values of our prefix in one instance, page by
+// page, for a restore (R1 d): all of them at once would take as much memory as
+// the pods of the cluster do.
+func (o *Own) Stored(ctx context.Context, name string, visit func(page map[string]string)) error {
+	return o.pages(ctx, name, wire.ClusterPrefix(o.cluster), visit)
 }
 
-// list reads what is under a prefix page by page: all pods of a large cluster
+// pages reads what is under a prefix page by page: all pods of a large cluster
 // would not fit into one message. The pages need not be of one revision, for
 // nobody else writes there: an older publisher is fenced by the incarnation,
 // and claims that come or go meanwhile are found in the ledger, which is read later.
-func (i *instance) list(ctx context.Context, prefix string) (map[string]string, error) {
-	values := map[string]string{}
+func (o *Own) pages(ctx context.Context, name, prefix string, visit func(page map[string]string)) error {
+	i, err := o.instance(name)
+	if err != nil {
+		return err
+	}
 	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
 	for {
-		page, err := i.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageKeys))
+		response, err := i.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageKeys))
 		if err != nil {
-			return nil, err
+			return fmt.Errorf("list %s: %w", name, unreachable(err))
 		}
-		for _, kv := range page.Kvs {
-			values[string(kv.Key)] = string(kv.Value)
+		page := make(map[string]string, len(response.Kvs))
+		for _, kv := range response.Kvs {
+			page[string(kv.Key)] = string(kv.Value)
 		}
-		if !page.More || len(page.Kvs) == 0 {
-			return values, nil
+		visit(page)
+		if !response.More || len(response.Kvs) == 0 {
+			return nil
 		}
-		from = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
+		from = string(response.Kvs[len(response.Kvs)-1].Key) + "\x00"
 	}
 }
 

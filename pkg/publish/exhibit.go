@@ -134,16 +134,6 @@ func (p *Publisher) changes(refs []ref) []mesh.Change {
 	return changes
 }
 
-// every makes the values of all records. It needs p.mu.
-func (p *Publisher) every(visit func(mesh.Change)) {
-	for id, e := range p.parts {
-		visit(p.change(id, "", &e.Budget))
-		for i := range e.Pods {
-			visit(p.change(id, e.Pods[i].UID, e.pod(i)))
-		}
-	}
-}
-
 func (e *exhibit) pod(i int) *wire.Pod {
 	pod := e.Pods[i]
 	pod.Unavailable = e.states[i]

@@ -54,7 +54,7 @@ func (p *Publisher) report(state *instanceState, err error) bool {
 func (p *Publisher) restore(ctx context.Context, name string, state *instanceState, r *claim.Restore, incarnation wire.Incarnation) error {
 	ctx, cancel := context.WithTimeout(ctx, restoreTimeout)
 	defer cancel()
-	var changes []mesh.Change
+	var claims []mesh.Change
 	var generation uint64
 	for {
 		var err error
@@ -64,9 +64,9 @@ func (p *Publisher) restore(ctx context.Context, name string, state *instanceSta
 		case claim.Register:
 			err = p.config.Registry.Add(ctx, name)
 		case claim.ListDurable:
-			changes, generation, err = p.list(ctx, name, state)
+			claims, err = p.list(ctx, name, state)
 		case claim.WriteRecords:
-			err = p.config.Store.Publish(ctx, name, incarnation, changes)
+			generation, err = p.writeAll(ctx, name, state, incarnation, claims)
 		case claim.PutMarker:
 			err = p.config.Store.PutMarker(ctx, name, incarnation)
 		default:
@@ -80,37 +80,38 @@ func (p *Publisher) restore(ctx context.Context, name string, state *instanceSta
 	}
 }
 
-// list reads what the instance shows, then what is true, and returns the
-// difference. The order of the reads matters (R11).
-func (p *Publisher) list(ctx context.Context, name string, state *instanceState) ([]mesh.Change, uint64, error) {
-	stored, storedClaims, err := p.config.Store.Stored(ctx, name)
+// list reads the claims that the instance shows, then what is true, and returns
+// how the claims differ. The order of these reads matters (R11). Records that
+// differ become dirty; when they are read does not matter, since only this
+// publisher writes them from its incarnation on.
+func (p *Publisher) list(ctx context.Context, name string, state *instanceState) ([]mesh.Change, error) {
+	stored, err := p.config.Store.StoredClaims(ctx, name)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	before := p.verifiedPods()
 	live, err := p.config.Workload.LivePods(ctx)
 	if err != nil {
-		return nil, 0, fmt.Errorf("list pods: %w", err)
+		return nil, fmt.Errorf("list pods: %w", err)
 	}
 	since := p.lastRemoval()
 	parts, err := p.config.Workload.Parts(ctx)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	for _, part := range parts {
 		p.adopt(part, since)
 	}
 	durable, err := p.config.Ledger.All(ctx)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	p.verify(before, live)
-	changes, err := p.compareClaims(storedClaims, durable)
-	if err != nil {
-		return nil, 0, err
+	p.doubtAll(state)
+	if err := p.config.Store.Stored(ctx, name, func(page map[string]string) { p.compareRecords(page, state) }); err != nil {
+		return nil, err
 	}
-	records, generation := p.compareRecords(stored, state)
-	return append(changes, records...), generation, nil
+	return p.compareClaims(stored, durable)
 }
 
 // compareClaims returns what brings an instance's claims in line with the ledger (R11).
@@ -132,28 +133,51 @@ func (p *Publisher) compareClaims(stored, durable []claim.Claim) ([]mesh.Change,
 	return changes, nil
 }
 
-// compareRecords returns what brings an instance's budgets and pods in line
-// with what is to be shown, and forgets what was dirty.
-func (p *Publisher) compareRecords(stored map[string]string, state *instanceState) ([]mesh.Change, uint64) {
+// doubtAll makes every record dirty.
+func (p *Publisher) doubtAll(state *instanceState) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	state.dirty = map[ref]struct{}{}
-	var changes []mesh.Change
-	p.every(func(c mesh.Change) {
-		value, stands := stored[c.Key]
-		if c.Value != "" {
-			delete(stored, c.Key)
-		}
-		if c.Value != "" && (!stands || value != c.Value) {
-			changes = append(changes, c)
-		}
-	})
-	for key := range stored {
-		if k, err := wire.ParseKey(p.config.Cluster, key); err == nil && (k.Kind == wire.KindBudget || k.Kind == wire.KindPod) {
-			changes = append(changes, mesh.Change{Key: key})
+	for id, e := range p.parts {
+		state.dirty[ref{part: id}] = struct{}{}
+		for i := range e.Pods {
+			state.dirty[ref{id, e.Pods[i].UID}] = struct{}{}
 		}
 	}
-	return changes, p.generation
+}
+
+// compareRecords takes off what is dirty the records that the instance shows
+// as they are to be shown, and adds those that it must not show.
+func (p *Publisher) compareRecords(page map[string]string, state *instanceState) {
+	refs := make(map[string]ref, len(page))
+	for key := range page {
+		if k, err := wire.ParseKey(p.config.Cluster, key); err == nil && (k.Kind == wire.KindBudget || k.Kind == wire.KindPod) {
+			refs[key] = ref{k.Namespace + "/" + k.Budget, k.ID}
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.changes(slices.Collect(maps.Values(refs))) {
+		if c.Value == page[c.Key] {
+			delete(state.dirty, refs[c.Key])
+		} else {
+			state.dirty[refs[c.Key]] = struct{}{}
+		}
+	}
+}
+
+// writeAll writes claims and all that is dirty, and returns the generation that the instance then shows.
+func (p *Publisher) writeAll(ctx context.Context, name string, state *instanceState, incarnation wire.Incarnation, claims []mesh.Change) (uint64, error) {
+	for {
+		changes, generation, more := p.takeDirty(state)
+		if err := p.config.Store.Publish(ctx, name, incarnation, append(claims, changes...)); err != nil {
+			return 0, err
+		}
+		if !more {
+			return generation, nil
+		}
+		claims = nil
+	}
 }
 
 func (p *Publisher) claimKey(c claim.Claim) string {
@@ -216,10 +240,11 @@ func (p *Publisher) serve(ctx context.Context, name string, state *instanceState
 // flushSize is how many records one flush writes: far fewer than take ioTimeout.
 const flushSize = 2000
 
-// flush writes what is dirty, and reports whether some is left.
-func (p *Publisher) flush(ctx context.Context, name string, state *instanceState, incarnation wire.Incarnation) (more bool, err error) {
+// takeDirty returns the next changes to write, the generation that stands
+// once they and what is left are written, and whether anything is left.
+func (p *Publisher) takeDirty(state *instanceState) (changes []mesh.Change, generation uint64, more bool) {
 	p.mu.Lock()
-	generation := p.generation
+	defer p.mu.Unlock()
 	var refs []ref
 	for r := range state.dirty {
 		if len(refs) == flushSize {
@@ -228,27 +253,30 @@ func (p *Publisher) flush(ctx context.Context, name string, state *instanceState
 		refs = append(refs, r)
 		delete(state.dirty, r)
 	}
-	more = len(state.dirty) > 0
-	changes := p.changes(refs)
-	unconfirmed := generation > state.shown
-	p.mu.Unlock()
-	if len(changes) > 0 {
-		ctx, cancel := context.WithTimeout(ctx, ioTimeout)
-		defer cancel()
-		if err := p.config.Store.Publish(ctx, name, incarnation, changes); err != nil {
-			return more, err
-		}
-	} else if unconfirmed {
-		ctx, cancel := context.WithTimeout(ctx, ioTimeout)
-		defer cancel()
-		if err := p.config.Store.Alive(ctx, name, incarnation); err != nil {
-			return more, err
-		}
+	return p.changes(refs), p.generation, len(state.dirty) > 0
+}
+
+// flush writes what is dirty, and reports whether some is left.
+func (p *Publisher) flush(ctx context.Context, name string, state *instanceState, incarnation wire.Incarnation) (more bool, err error) {
+	changes, generation, more := p.takeDirty(state)
+	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
+	defer cancel()
+	switch {
+	case len(changes) > 0:
+		err = p.config.Store.Publish(ctx, name, incarnation, changes)
+	case !p.hasShown(state, generation):
+		err = p.config.Store.Alive(ctx, name, incarnation)
 	}
-	if !more {
+	if err == nil && !more {
 		p.shown(state, generation)
 	}
-	return more, nil
+	return more, err
+}
+
+func (p *Publisher) hasShown(state *instanceState, generation uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return state.shown >= generation
 }
 
 func (p *Publisher) shown(state *instanceState, generation uint64) {

@@ -21,8 +21,8 @@ type Store interface {
 	Publish(ctx context.Context, instance string, incarnation wire.Incarnation, changes []mesh.Change) error
 	PutMarker(ctx context.Context, instance string, incarnation wire.Incarnation) error
 	Alive(ctx context.Context, instance string, incarnation wire.Incarnation) error
-	Stored(ctx context.Context, instance string) (map[string]string, []claim.Claim, error)
-	// StoredClaims is Stored without what is not a claim.
+	// Stored visits all keys and values of an instance, page by page.
+	Stored(ctx context.Context, instance string, visit func(page map[string]string)) error
 	StoredClaims(ctx context.Context, instance string) ([]claim.Claim, error)
 	// Retire takes the marker off an instance that is configured no more, and
 	// reports whether that was acknowledged.

@@ -41,7 +41,7 @@ func grantedClaim(id, uid string) claim.Claim {
 }
 
 // restoring are the calls of rule R1.
-var restoring = []string{"PutIncarnation", "Add", "Stored", "LivePods", "Parts", "All", "Publish", "PutMarker"}
+var restoring = []string{"PutIncarnation", "Add", "StoredClaims", "LivePods", "Parts", "All", "Stored", "Publish", "PutMarker"}
 
 func TestAnInstanceIsRestoredInTheOrderOfR1(t *testing.T) {
 	s := newSite()
@@ -56,12 +56,29 @@ func TestAnInstanceIsRestoredInTheOrderOfR1(t *testing.T) {
 	}
 	s.play(t, func(t *testing.T, p *Publisher) {
 		calls := s.taken(restoring...)
-		expect(t, "calls", calls, []string{"PutIncarnation i1", "Add i1", "Stored i1", "LivePods", "Parts", "All", "Publish i1", "PutMarker i1"})
+		expect(t, "calls", calls, []string{"PutIncarnation i1", "Add i1", "StoredClaims i1", "LivePods", "Parts", "All", "Stored i1", "Publish i1", "PutMarker i1"})
 		expect(t, "i1", s.shows("i1"), []string{"b=1", "cilium/state/meshpdb/v1/c1/novel/anything", "claim new=Pending", "claim shown=Pending", "p0=Available"})
 		expect(t, "problems", p.Problems(), map[string]error{})
 		pass(5 * time.Second)
 		expect(t, "later calls", s.taken(append(restoring, "Alive")...), []string{"Alive i1", "Alive i1"})
 	})
+}
+
+// A controller that starts again beside many pods must not write them all anew.
+func TestARestoreWritesWhatDiffers(t *testing.T) {
+	s := newSite()
+	i := s.stores["i1"]
+	for _, want := range []int{2, 0} {
+		i.writes = 0
+		s.play(t, func(*testing.T, *Publisher) {})
+		expect(t, "writes", i.writes, want)
+	}
+	for key := range i.values {
+		i.values[key] = `{}`
+	}
+	i.writes = 0
+	s.play(t, func(t *testing.T, _ *Publisher) { expect(t, "i1", s.shows("i1"), []string{"b=1", "p0=Available"}) })
+	expect(t, "writes of what was damaged", i.writes, 2)
 }
 
 func TestEveryInstanceIsRestored(t *testing.T) {

@@ -41,6 +41,8 @@ type site struct {
 }
 
 type store struct {
+	// writes counts records that were published.
+	writes              int
 	incarnation, marker string
 	values              map[string]string
 }
@@ -239,6 +241,7 @@ func (s *site) Publish(ctx context.Context, instance string, i wire.Incarnation,
 		return err
 	}
 	return s.guarded(instance, i, func(to *store) {
+		to.writes += len(changes)
 		for _, c := range changes {
 			if c.Value == "" {
 				delete(to.values, c.Key)
@@ -263,13 +266,18 @@ func (s *site) Alive(ctx context.Context, instance string, i wire.Incarnation) e
 	return s.guarded(instance, i, func(*store) {})
 }
 
-func (s *site) Stored(ctx context.Context, instance string) (map[string]string, []claim.Claim, error) {
+// Stored shows one key in a page, so that pages end everywhere.
+func (s *site) Stored(ctx context.Context, instance string, visit func(map[string]string)) error {
 	if err := s.call(ctx, "Stored %s", instance); err != nil {
-		return nil, nil, err
+		return err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return maps.Clone(s.stores[instance].values), s.claimsIn(instance), nil
+	values := maps.Clone(s.stores[instance].values)
+	s.mu.Unlock()
+	for key, value := range values {
+		visit(map[string]string{key: value})
+	}
+	return nil
 }
 
 func (s *site) StoredClaims(ctx context.Context, instance string) ([]claim.Claim, error) {
