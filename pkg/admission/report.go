@@ -30,12 +30,13 @@ type Reporter struct {
 	podEvents *rate.Limiter
 }
 
-// Events on pods are bounded, as those of client-go's older recorder were: a
-// drain of some nodes has all of them, a storm of requests is counted in the
-// budget's series, the metrics and the log.
+// Events on pods are bounded, as those of client-go's older recorder are (a
+// burst of 25): a drain has all of them, a storm of requests is counted in the
+// budget's series, the metrics and the log. Each one costs the API server as
+// much as the decision's own writes.
 const (
-	podEventsPerSecond = 1
-	podEventsBurst     = 50
+	podEventInterval = 5 * time.Second
+	podEventsBurst   = 25
 )
 
 // NewReporter registers the metrics:
@@ -50,7 +51,7 @@ func NewReporter(registerer prometheus.Registerer, recorder events.EventRecorder
 	r := &Reporter{
 		recorder:  recorder,
 		log:       log,
-		podEvents: rate.NewLimiter(podEventsPerSecond, podEventsBurst),
+		podEvents: rate.NewLimiter(rate.Every(podEventInterval), podEventsBurst),
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "meshpdb_decisions_total",
 			Help: "Answers to requests that would disrupt a covered pod, by path (eviction, deletion, system), verdict (allowed, refused) and reason.",

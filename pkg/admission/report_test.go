@@ -179,7 +179,7 @@ func TestEventsOnPodsAreBounded(t *testing.T) {
 			pods++
 		}
 	}
-	if pods < 50 || pods > 60 || len(events.events)-pods != 500 {
+	if pods < podEventsBurst || pods > podEventsBurst+5 || len(events.events)-pods != 500 {
 		t.Errorf("%d Events on pods and %d on the budget", pods, len(events.events)-pods)
 	}
 }

@@ -71,8 +71,9 @@ type exportSighting struct {
 }
 
 const (
-	// statusInterval keeps a busy budget from writing its status at every event.
-	statusInterval = 300 * time.Millisecond
+	// statusInterval keeps a busy budget from writing its status at every event: half of
+	// the second within which it is to be true.
+	statusInterval = 500 * time.Millisecond
 	// resync bounds how long anything that has no event stays unnoticed, where
 	// there is such a thing.
 	resync = 20 * time.Second
