@@ -7,6 +7,7 @@ replace github.com/cilium/statedb v0.8.4 => github.com/cilium/statedb v0.8.3
 
 require (
 	github.com/Shopify/toxiproxy/v2 v2.5.0
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/cilium/cilium v1.20.2
 	github.com/fsnotify/fsnotify v1.10.1
 	github.com/go-logr/logr v1.4.3

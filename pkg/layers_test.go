@@ -25,6 +25,7 @@ var layers = map[string]int{
 	"pkg/budget":       0,
 	"pkg/wire":         1,
 	"pkg/claim":        1,
+	"pkg/history":      1,
 	"pkg/api/v1alpha1": 1,
 	// Concurrency that knows nothing of the subject.
 	"pkg/batch":    2,
@@ -49,6 +50,7 @@ var only = map[string][]string{
 	"github.com/prometheus/":            {"pkg/mesh", "pkg/admission"},
 	"github.com/meshpdb/meshpdb/e2e":    {},
 	"github.com/google/uuid":            {"cmd/meshpdb-controller"},
+	"github.com/anishathalye/":          {"pkg/history"},
 	"k8s.io/client-go/tools/leaderelec": {},
 }
 
