@@ -117,33 +117,35 @@ func (f *clientFile) certificateError(now time.Time) error {
 }
 
 // dial makes a client for the given endpoints of the file. It does not wait
-// for a connection.
-func (f *clientFile) dial(endpoints []string, serverName string) (*clientv3.Client, error) {
+// for a connection. reset makes it connect anew.
+func (f *clientFile) dial(endpoints []string, serverName string) (client *clientv3.Client, reset func(), err error) {
 	pem, err := os.ReadFile(f.TrustedCA)
 	if err != nil {
-		return nil, fmt.Errorf("read trusted-ca-file: %w", err)
+		return nil, nil, fmt.Errorf("read trusted-ca-file: %w", err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("read trusted-ca-file %s: no certificate in it", f.TrustedCA)
+		return nil, nil, fmt.Errorf("read trusted-ca-file %s: no certificate in it", f.TrustedCA)
 	}
 	cert, key := f.CertFile, f.KeyFile
 	if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
-		return nil, fmt.Errorf("load client certificate %s: %w", cert, err)
+		return nil, nil, fmt.Errorf("load client certificate %s: %w", cert, err)
 	}
+	open := &sockets{}
 	options := []grpc.DialOption{
-		grpc.WithContextDialer(f.dialer()),
+		grpc.WithContextDialer(f.dialer(open)),
 		// gRPC's default of two minutes would outlast most outages.
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: 3 * time.Second,
+			Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
+			// What takes longer to dial could not be read in time either.
+			MinConnectTimeout: probeTimeout,
 		}),
 	}
 	if serverName != "" {
 		// The name in tls.Config does not suffice: the etcd client names each endpoint's host to gRPC, which prefers that.
 		options = append(options, grpc.WithAuthority(serverName))
 	}
-	client, err := clientv3.New(clientv3.Config{
+	client, err = clientv3.New(clientv3.Config{
 		Endpoints: endpoints,
 		// Never Sync: Cilium's etcds advertise localhost.
 		AutoSyncInterval:     0,
@@ -166,14 +168,14 @@ func (f *clientFile) dial(endpoints []string, serverName string) (*clientv3.Clie
 		DialOptions: options,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("make etcd client of %s: %w", f.path, err)
+		return nil, nil, fmt.Errorf("make etcd client of %s: %w", f.path, err)
 	}
-	return client, nil
+	return client, open.reset, nil
 }
 
 // dialer resolves the file's host aliases, one address after the other, and
 // leaves all other names to the system.
-func (f *clientFile) dialer() func(context.Context, string) (net.Conn, error) {
+func (f *clientFile) dialer(open *sockets) func(context.Context, string) (net.Conn, error) {
 	aliases := map[string][]netip.Addr{}
 	for _, a := range f.HostAliases {
 		aliases[a.Hostname] = a.IPs
@@ -185,14 +187,21 @@ func (f *clientFile) dialer() func(context.Context, string) (net.Conn, error) {
 			return nil, fmt.Errorf("split address %q: %w", target, err)
 		}
 		ips, ok := aliases[host]
-		if !ok {
-			return d.DialContext(ctx, "tcp", target)
+		addresses := []string{target}
+		if ok {
+			addresses = nil
+			for _, ip := range ips {
+				addresses = append(addresses, net.JoinHostPort(ip.String(), port))
+			}
+		}
+		if len(addresses) == 0 {
+			return nil, fmt.Errorf("dial %q: its host alias names no address", target)
 		}
 		var failures []error
-		for _, ip := range ips {
-			conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(ip.String(), port))
+		for _, address := range addresses {
+			conn, err := d.DialContext(ctx, "tcp", address)
 			if err == nil {
-				return conn, nil
+				return open.add(conn), nil
 			}
 			failures = append(failures, err)
 		}

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -257,6 +258,8 @@ type forwarder struct {
 	mu     sync.Mutex
 	target string
 	conns  map[net.Conn]bool
+	// silent connections are those whose other end has forgotten them.
+	silent map[net.Conn]bool
 }
 
 func startForwarder(t *testing.T, host, target string) *forwarder {
@@ -265,7 +268,7 @@ func startForwarder(t *testing.T, host, target string) *forwarder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &forwarder{address: listener.Addr().String(), target: target, conns: map[net.Conn]bool{}}
+	f := &forwarder{address: listener.Addr().String(), target: target, conns: map[net.Conn]bool{}, silent: map[net.Conn]bool{}}
 	go func() {
 		for {
 			conn, err := listener.Accept()
@@ -289,6 +292,17 @@ func (f *forwarder) lead(target string) {
 	f.target = target
 	for conn := range f.conns {
 		conn.Close()
+	}
+}
+
+// silence forgets all connections without telling anybody: they stay open and
+// nothing comes out of them any more. Later ones are led on.
+func (f *forwarder) silence() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for conn := range f.conns {
+		f.silent[conn] = true
+		_ = conn.SetReadDeadline(time.Now())
 	}
 }
 
@@ -317,11 +331,22 @@ func (f *forwarder) forward(conn net.Conn) {
 	if moved {
 		return
 	}
+	gone := make(chan struct{})
 	go func() {
+		defer close(gone)
 		_, _ = other.(*net.TCPConn).ReadFrom(conn)
 		other.Close()
+		_ = conn.SetReadDeadline(time.Time{})
+		_, _ = io.Copy(io.Discard, conn)
 	}()
 	_, _ = conn.(*net.TCPConn).ReadFrom(other)
+	f.mu.Lock()
+	silent := f.silent[conn]
+	f.mu.Unlock()
+	if silent {
+		// Only the other end can end it.
+		<-gone
+	}
 }
 
 // patience is how long anything may take on a busy machine.

@@ -29,7 +29,7 @@ const (
 	// listTimeout bounds one page of the list that begins a standing view.
 	listTimeout = 5 * time.Second
 	retryMin    = 100 * time.Millisecond
-	retryMax    = time.Second
+	retryMax    = 500 * time.Millisecond
 	// maxKeys bounds one range of a snapshot.
 	maxKeys = 20_000
 )
@@ -38,6 +38,8 @@ const (
 type Member struct {
 	cluster string
 	client  *clientv3.Client
+	// reset makes the client connect anew.
+	reset func()
 	// explain turns an error into the one that a person can act on.
 	explain func(error) error
 	changed func(namespace string)
@@ -57,7 +59,7 @@ type Member struct {
 
 func newMember(cluster string, client *clientv3.Client, explain func(error) error, changed func(string)) *Member {
 	return &Member{
-		cluster: cluster, client: client, explain: explain, changed: changed, peers: func() int { return 1 },
+		cluster: cluster, client: client, reset: func() {}, explain: explain, changed: changed, peers: func() int { return 1 },
 		view: newRecords(cluster), err: errors.New("not read yet"), since: time.Now(),
 	}
 }
@@ -184,6 +186,10 @@ func (m *Member) follow(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if timedOut(err) {
+			// The connection may lead nowhere although nobody has said so.
+			m.reset()
+		}
 		if !errors.Is(err, errRelist) {
 			m.fail(err)
 		} else if time.Since(start) > retryMax {
@@ -195,7 +201,7 @@ func (m *Member) follow(ctx context.Context) {
 		case <-time.After(wait):
 		}
 		wait = min(2*wait, retryMax)
-		if time.Since(start) > 10*retryMax {
+		if time.Since(start) > 20*retryMax {
 			wait = retryMin
 		}
 	}
@@ -372,7 +378,7 @@ func (m *Member) fail(err error) {
 // unreachable says in a few words why an etcd could not be read.
 func unreachable(err error) error {
 	switch {
-	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
+	case timedOut(err):
 		return errors.New("its kvstore does not answer in time")
 	case errors.Is(err, context.Canceled), status.Code(err) == codes.Canceled:
 		return errors.New("the read was cut short")
@@ -380,6 +386,10 @@ func unreachable(err error) error {
 		return fmt.Errorf("its kvstore is unreachable: %s", lastPart(status.Convert(err).Message()))
 	}
 	return fmt.Errorf("its kvstore cannot be read: %s", lastPart(err.Error()))
+}
+
+func timedOut(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded
 }
 
 // lastPart keeps the cause at the end of gRPC's chain of descriptions.

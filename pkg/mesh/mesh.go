@@ -187,10 +187,10 @@ func (m *Mesh) scanPeer(name, path string) {
 		return
 	}
 	if err == nil {
-		client, dialErr := file.dial(file.Endpoints, "")
+		client, reset, dialErr := file.dial(file.Endpoints, "")
 		if err = dialErr; err == nil {
 			m.config.Log.Info("peer configured", "peer", name, "endpoints", file.Endpoints)
-			member := m.newMember(name, client, file)
+			member := m.newMember(name, client, reset, file)
 			m.setPeer(name, m.follow(&peer{file: file, members: []*Member{member}}, func() { client.Close() }))
 			return
 		}
@@ -232,7 +232,7 @@ func (m *Mesh) scanOwn() {
 	fresh := &peer{file: file}
 	for _, name := range m.own.Instances() {
 		if i, err := m.own.instance(name); err == nil {
-			fresh.members = append(fresh.members, m.newMember(m.config.Cluster, i.client, file))
+			fresh.members = append(fresh.members, m.newMember(m.config.Cluster, i.client, i.reset, file))
 		}
 	}
 	m.config.Log.Info("own kvstore configured", "instances", m.own.Instances())
@@ -243,8 +243,9 @@ func (m *Mesh) scanOwn() {
 	m.notify("")
 }
 
-func (m *Mesh) newMember(cluster string, client *clientv3.Client, file *clientFile) *Member {
+func (m *Mesh) newMember(cluster string, client *clientv3.Client, reset func(), file *clientFile) *Member {
 	member := newMember(cluster, client, m.explain(file), m.notify)
+	member.reset = reset
 	member.peers = func() int { return 1 + len(m.Peers()) }
 	return member
 }

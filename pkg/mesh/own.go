@@ -38,6 +38,7 @@ type Own struct {
 type instance struct {
 	name        string
 	client      *clientv3.Client
+	reset       func() // makes the client connect anew
 	credentials [sha256.Size]byte
 	lease       clientv3.LeaseID
 }
@@ -79,7 +80,7 @@ func (o *Own) configure(f *clientFile, serverName string) error {
 			fresh[u.Host] = old
 			continue
 		}
-		client, err := f.dial([]string{endpoint}, serverName)
+		client, reset, err := f.dial([]string{endpoint}, serverName)
 		if err != nil {
 			for name, i := range fresh {
 				if o.instances[name] != i {
@@ -88,7 +89,7 @@ func (o *Own) configure(f *clientFile, serverName string) error {
 			}
 			return err
 		}
-		fresh[u.Host] = &instance{name: u.Host, client: client, credentials: f.credentials}
+		fresh[u.Host] = &instance{name: u.Host, client: client, reset: reset, credentials: f.credentials}
 	}
 	for name, old := range o.instances {
 		switch fresh[name] {

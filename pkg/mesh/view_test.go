@@ -137,6 +137,29 @@ func TestViewOfUnreachable(t *testing.T) {
 	here.await(theDB+theWeb, here.cached, "c2")
 }
 
+// TestViewOfSilentConnection: the connection is forgotten between the two ends
+// and nobody is told. gRPC would learn of it after 13 s.
+func TestViewOfSilentConnection(t *testing.T) {
+	t.Parallel()
+	s := startStore(t, "c2")
+	s.fill(complete())
+	service := startForwarder(t, "127.0.0.1", s.address)
+	here := newSite(t, nil)
+	here.peer("c2", etcdFile(t, service.address, writeIdentity(t, remote()), nil))
+	here.run()
+	here.await(theClaim+theDB+theWeb, here.cached, "c2")
+	service.silence()
+	since := time.Now()
+	v := complete()
+	delete(v, claimsKey+"c-1")
+	s.fill(v)
+	here.await(theDB+theWeb, here.fresh, "c2")
+	if took := time.Since(since); took > 9*time.Second {
+		t.Errorf("connected anew after %s", took)
+	}
+	here.await(theDB+theWeb, here.cached, "c2")
+}
+
 // TestViewBetweenListAndWatch: a store that was listed is gone before the
 // watch stands.
 func TestViewBetweenListAndWatch(t *testing.T) {
