@@ -12,7 +12,7 @@ FAST := $$(go list ./... | grep -vE '/e2e|/pkg/(mesh|ledger)$$')
 
 .PHONY: help
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build the binaries into bin/
@@ -31,6 +31,14 @@ test: ## Run all tests with the race detector, those on real clusters included
 .PHONY: test-fast
 test-fast: ## Run the tests that start no server, in under a minute
 	go test -race -short $(FAST)
+
+.PHONY: verify-models
+verify-models: ## Search the protocol's models for counterexamples: all of them, or ROWS='X.*|H01'
+	go run ./pkg/claim/model/verify -rows '$(or $(ROWS),.*)' -write pkg/claim/model/results.md
+
+.PHONY: trace-model
+trace-model: ## Show how a rule is broken, by the counterexample of a row of pkg/claim/model/rows.md: ROW=X09
+	@go run ./pkg/claim/model/verify -trace '$(ROW)'
 
 .PHONY: e2e
 e2e: ## Run only the tests on real clusters
