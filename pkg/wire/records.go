@@ -182,6 +182,8 @@ const (
 	maxWaiters = 16
 	// maxName is the longest name that Kubernetes gives.
 	maxName = 253
+	// maxView is twice what Cilium's largest mesh has.
+	maxView = 1024
 	// MaxMillis is a day, the longest time that is told; writers say a day for more.
 	MaxMillis = 24 * 60 * 60 * 1000
 )
@@ -220,6 +222,18 @@ func (b *Budget) validate() error {
 		return fmt.Errorf("%q is neither a number nor a percentage up to 100%%", b.MinAvailable+b.MaxUnavailable)
 	case b.Expected < 0 || b.Expected > maxCount:
 		return fmt.Errorf("expected %d is out of range", b.Expected)
+	case len(b.View) > maxView:
+		return fmt.Errorf("view: %d clusters exceed %d", len(b.View), maxView)
+	}
+	return errors.Join(short("service", b.Service), short("view", b.View...))
+}
+
+// short refuses what is longer than any name.
+func short(field string, names ...string) error {
+	for _, name := range names {
+		if len(name) > maxName {
+			return fmt.Errorf("%s exceeds %d characters", field, maxName)
+		}
 	}
 	return nil
 }
@@ -233,7 +247,7 @@ func (p *Pod) validate() error {
 			return fmt.Errorf("ips: %w", err)
 		}
 	}
-	return nil
+	return errors.Join(short("uid", p.UID), short("name", p.Name))
 }
 
 func (c *Claim) validate() error {
@@ -247,7 +261,7 @@ func (c *Claim) validate() error {
 	case c.Ticket > maxTicket:
 		return fmt.Errorf("ticket %d is out of range", c.Ticket)
 	}
-	return nil
+	return errors.Join(short("id", c.ID), short("uid", c.UID), short("pod", c.Pod))
 }
 
 func (w *Waiters) validate() error {
