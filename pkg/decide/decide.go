@@ -106,8 +106,6 @@ type Config struct {
 type Decider struct {
 	config Config
 	shared shared
-	// seen is the largest ticket that was ever seen.
-	seen atomic.Uint64
 	// known holds the instances that the registry named last: a hint.
 	known atomic.Pointer[[]string]
 	// background counts what outlives its request; ending stops the part of it that waits.
@@ -119,6 +117,9 @@ type Decider struct {
 	undecidable map[string]spell
 	// claiming holds the attempts under way by pod UID: the ticket that each has kept, 0 if none.
 	claiming map[string]uint64
+	// seen is the largest ticket that was ever seen, by namespace: a peer that has drawn the last one ends the order
+	// of arrival where it takes part, and nowhere else.
+	seen  map[string]uint64
 	turns    *claim.Turns
 	// telling holds the budgets whose waiters the mesh is told of.
 	telling map[string]*telling
@@ -140,7 +141,7 @@ func New(config Config) (*Decider, error) {
 		config.Round = func(int) {}
 	}
 	d := &Decider{
-		config: config, shared: newShared(config), undecidable: map[string]spell{}, claiming: map[string]uint64{},
+		config: config, shared: newShared(config), undecidable: map[string]spell{}, claiming: map[string]uint64{}, seen: map[string]uint64{},
 		turns: claim.NewTurns(rand.Float64), telling: map[string]*telling{},
 	}
 	d.ending, d.end = context.WithCancel(context.Background())
@@ -252,14 +253,14 @@ func (d *Decider) run(ctx context.Context, r Request, ticket uint64) claim.Outco
 func (d *Decider) perform(ctx context.Context, step claim.Step, a *claim.Attempt, r Request) {
 	switch step {
 	case claim.AppendClaim:
-		a.Appended(d.config.Ledger.Append(ctx, a.Claim(), d.seen.Load()))
+		a.Appended(d.config.Ledger.Append(ctx, a.Claim(), d.seenTicket(r.Namespace)))
 	case claim.ReadRegistry:
 		d.announce(ctx, a)
 	case claim.WriteInstances:
 		a.Written(d.write(ctx, a.Unwritten(), a.Claim()))
 	case claim.ReadClusters:
 		snapshots := d.readClaimed(ctx, a.Clusters(), r)
-		d.sawTicket(claim.MaxTicket(snapshots))
+		d.sawTicket(r.Namespace, claim.MaxTicket(snapshots))
 		a.Read(snapshots, time.Now())
 	case claim.AwaitChange:
 		d.awaitChange(ctx)
@@ -320,13 +321,16 @@ func (d *Decider) later(ctx context.Context, clean func(context.Context)) {
 	})
 }
 
-func (d *Decider) sawTicket(ticket uint64) {
-	for {
-		old := d.seen.Load()
-		if ticket <= old || d.seen.CompareAndSwap(old, ticket) {
-			return
-		}
-	}
+func (d *Decider) sawTicket(namespace string, ticket uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.seen[namespace] = max(d.seen[namespace], ticket)
+}
+
+func (d *Decider) seenTicket(namespace string) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.seen[namespace]
 }
 
 func (r Request) query() Query { return Query{Namespace: r.Namespace, Services: r.Services} }

@@ -562,6 +562,19 @@ func TestTicketsFollowThoseSeen(t *testing.T) {
 	expect(t, "tickets seen before each claim", s.seen, []uint64{0, 41})
 }
 
+// A peer that has drawn the last ticket has ended the order of arrival in the namespaces in which it takes part.
+func TestTicketsOfOneNamespaceAreNotSeenInAnother(t *testing.T) {
+	d := newStage().decider(t)
+	d.sawTicket("theirs", claim.LastTicket)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for namespace, want := range map[string]uint64{"n": 1, "theirs": claim.LastTicket} {
+		if got := d.nextTicket(Request{Namespace: namespace}, nil); got != want {
+			t.Errorf("%s: the next ticket is %d, want %d", namespace, got, want)
+		}
+	}
+}
+
 func TestOneOfManyAtOnceIsAllowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage()

@@ -54,9 +54,9 @@ func (d *Decider) ticket(r Request, snapshots []claim.Snapshot) uint64 {
 }
 
 // nextTicket is what a pod draws that is refused for the first time: it stands
-// behind everything that is known.
+// behind everything that is known. It needs d.mu.
 func (d *Decider) nextTicket(r Request, snapshots []claim.Snapshot) uint64 {
-	ticket := max(d.seen.Load(), claim.MaxTicket(snapshots), d.config.Ledger.Ticket(r.Namespace))
+	ticket := max(d.seen[r.Namespace], claim.MaxTicket(snapshots), d.config.Ledger.Ticket(r.Namespace))
 	for _, s := range snapshots {
 		for _, waiters := range s.Waiters {
 			for _, w := range waiters {

@@ -50,7 +50,7 @@ func TestGivingWay(t *testing.T) {
 				d := s.decider(t)
 				defer d.Close()
 				// A request that came later than the waiter, by its ticket.
-				d.sawTicket(7)
+				d.sawTicket("n", 7)
 				o, refused := d.Refuse(request())
 				if o.GaveWay != c.want || c.want && !refused {
 					t.Fatalf("got %t %+v", refused, o)
