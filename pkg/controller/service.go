@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"regexp"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -36,7 +37,7 @@ func (r *Services) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Re
 	}
 	exists := err == nil
 	owned := exists && metav1.IsControlledBy(&b, &service)
-	spec, asked := specOf(&service)
+	spec, asked, problem := specOf(&service)
 	switch {
 	case !asked && owned:
 		return ctrl.Result{}, client.IgnoreNotFound(r.Client.Delete(ctx, &b))
@@ -47,6 +48,11 @@ func (r *Services) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Re
 		return ctrl.Result{}, nil
 	case !workload.IsGlobal(&service):
 		r.warn(&service, "ServiceNotGlobal", "annotation %s or %s needs a global service: set service.cilium.io/global to \"true\"", v1alpha1.MaxUnavailableAnnotation, v1alpha1.MinAvailableAnnotation)
+		return ctrl.Result{}, nil
+	}
+	if problem != nil {
+		// What the annotation asked for before stays in force.
+		r.warn(&service, "InvalidBudget", "the annotation does not make a valid budget: %v", problem)
 		return ctrl.Result{}, nil
 	}
 	return ctrl.Result{}, r.apply(ctx, &service, &b, exists, spec)
@@ -89,20 +95,43 @@ func sameBound(a, b *intstr.IntOrString) bool {
 	return a == nil && b == nil || a != nil && b != nil && *a == *b
 }
 
-// specOf reads the annotations; false if there is none.
-func specOf(service *corev1.Service) (v1alpha1.MeshPodDisruptionBudgetSpec, bool) {
-	spec := v1alpha1.MeshPodDisruptionBudgetSpec{Service: service.Name}
-	maximum, hasMaximum := service.Annotations[v1alpha1.MaxUnavailableAnnotation]
-	minimum, hasMinimum := service.Annotations[v1alpha1.MinAvailableAnnotation]
-	if hasMaximum {
-		value := intstr.Parse(maximum)
-		spec.MaxUnavailable = &value
+// specOf reads the annotations; false if there is none. The problem names the
+// annotation and what it may say.
+func specOf(service *corev1.Service) (spec v1alpha1.MeshPodDisruptionBudgetSpec, asked bool, problem error) {
+	spec.Service = service.Name
+	for _, bound := range []struct {
+		annotation string
+		field      **intstr.IntOrString
+	}{{v1alpha1.MaxUnavailableAnnotation, &spec.MaxUnavailable}, {v1alpha1.MinAvailableAnnotation, &spec.MinAvailable}} {
+		text, ok := service.Annotations[bound.annotation]
+		if !ok {
+			continue
+		}
+		asked = true
+		value, err := parseAmount(text)
+		if err != nil {
+			return spec, true, fmt.Errorf("%s: %w", bound.annotation, err)
+		}
+		*bound.field = &value
 	}
-	if hasMinimum {
-		value := intstr.Parse(minimum)
-		spec.MinAvailable = &value
+	return spec, asked, nil
+}
+
+// amount is what the API accepts as a bound, as text.
+var amount = regexp.MustCompile(`^([0-9]{1,9}|(100|[0-9]{1,2})%)$`)
+
+// parseAmount reads a number of pods or a percentage. What is longer than
+// either is not even quoted: an annotation may hold 256 KiB, an Event takes 1. It
+// does not leave numbers to intstr.Parse, which cuts them to 32 bits: 4294967297 pods would be one.
+func parseAmount(text string) (intstr.IntOrString, error) {
+	const want = "must be a number of pods, 0 or more, or a percentage from 0% to 100%"
+	switch {
+	case len(text) > 20:
+		return intstr.IntOrString{}, fmt.Errorf("%d characters: %s", len(text), want)
+	case !amount.MatchString(text):
+		return intstr.IntOrString{}, fmt.Errorf("%q: %s", text, want)
 	}
-	return spec, hasMaximum || hasMinimum
+	return intstr.Parse(text), nil
 }
 
 func (r *Services) warn(service *corev1.Service, reason, note string, args ...any) {

@@ -3,6 +3,7 @@ package controller
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -117,9 +118,9 @@ func TestTheAnnotationLeavesOtherFields(t *testing.T) {
 func TestServicesThatMakeNoBudget(t *testing.T) {
 	private := globalService("n", "db")
 	private.Annotations = map[string]string{v1alpha1.MaxUnavailableAnnotation: "1"}
-	asking := func() *corev1.Service {
+	asking := func(bound string) *corev1.Service {
 		s := globalService("n", "db")
-		s.Annotations[v1alpha1.MaxUnavailableAnnotation] = "1"
+		s.Annotations[v1alpha1.MaxUnavailableAnnotation] = bound
 		return s
 	}
 	predecessors := newBudget("n", "db")
@@ -135,12 +136,15 @@ func TestServicesThatMakeNoBudget(t *testing.T) {
 	}{
 		"no service":         {want: "none"},
 		"not global":         {objects: []client.Object{private}, event: "db Warning ServiceNotGlobal: ", want: "none"},
-		"somebody's budget":  {objects: []client.Object{asking(), newBudget("n", "db")}, event: "db Warning BudgetExists: budget db exists", want: "db max 1"},
-		"an earlier one's":   {objects: []client.Object{asking(), predecessors}, event: "db Warning BudgetExists: ", want: "db max 1"},
+		"somebody's budget":  {objects: []client.Object{asking("1"), newBudget("n", "db")}, event: "db Warning BudgetExists: budget db exists", want: "db max 1"},
+		"an earlier one's":   {objects: []client.Object{asking("1"), predecessors}, event: "db Warning BudgetExists: ", want: "db max 1"},
 		"not asked, theirs":  {objects: []client.Object{globalService("n", "db"), newBudget("n", "db")}, want: "db max 1"},
-		"invalid":            {objects: []client.Object{asking()}, step: "create", err: apierrors.NewInvalid(schema.GroupKind{Kind: "MeshPodDisruptionBudget"}, "db", nil), event: "db Warning InvalidBudget: the annotation does not make a valid budget: ", want: "none"},
-		"API server fails":   {objects: []client.Object{asking()}, step: "create", err: errors.New("broken"), fails: true, want: "none"},
-		"informer is behind": {objects: []client.Object{asking()}, step: "create", err: apierrors.NewAlreadyExists(schema.GroupResource{}, "db"), fails: true, want: "none"},
+		"invalid":            {objects: []client.Object{asking("1")}, step: "create", err: apierrors.NewInvalid(schema.GroupKind{Kind: "MeshPodDisruptionBudget"}, "db", nil), event: "db Warning InvalidBudget: the annotation does not make a valid budget: ", want: "none"},
+		"cut to 32 bits":     {objects: []client.Object{asking("4294967297")}, event: `db Warning InvalidBudget: the annotation does not make a valid budget: meshpdb.io/max-unavailable: "4294967297": must be a number of pods, 0 or more, or a percentage`, want: "none"},
+		"signed":             {objects: []client.Object{asking("+1")}, event: "db Warning InvalidBudget: ", want: "none"},
+		"an essay":           {objects: []client.Object{asking(strings.Repeat("1", 200_000))}, event: "db Warning InvalidBudget: the annotation does not make a valid budget: meshpdb.io/max-unavailable: 200000 characters: must be", want: "none"},
+		"API server fails":   {objects: []client.Object{asking("1")}, step: "create", err: errors.New("broken"), fails: true, want: "none"},
+		"informer is behind": {objects: []client.Object{asking("1")}, step: "create", err: apierrors.NewAlreadyExists(schema.GroupResource{}, "db"), fails: true, want: "none"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHall(t, c.objects...)
@@ -161,7 +165,7 @@ func TestServicesThatMakeNoBudget(t *testing.T) {
 			}
 		})
 	}
-	h := newHall(t, asking())
+	h := newHall(t, asking("1"))
 	h.before["getv1alpha1.MeshPodDisruptionBudget"] = func() error { return errors.New("broken") }
 	if err := reconcileService(t, h); err == nil {
 		t.Error("a budget that could not be read was taken for none")
