@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -46,7 +47,7 @@ type hostAlias struct {
 // readClientFile parses and checks a file. The hash covers the file and the
 // certificates it names, so that a rotation is a change.
 func readClientFile(path string) (*clientFile, error) {
-	data, err := os.ReadFile(path)
+	data, err := readSmall(path)
 	if err != nil {
 		return nil, fmt.Errorf("read etcd client file: %w", err)
 	}
@@ -67,7 +68,7 @@ func readClientFile(path string) (*clientFile, error) {
 	}
 	sum := sha256.New()
 	for _, name := range []string{f.CertFile, f.KeyFile, f.TrustedCA} {
-		content, err := os.ReadFile(name)
+		content, err := readSmall(name)
 		if err != nil {
 			return nil, fmt.Errorf("read certificate of etcd client file %s: %w", path, err)
 		}
@@ -78,6 +79,26 @@ func readClientFile(path string) (*clientFile, error) {
 	sum.Write(data)
 	sum.Sum(f.hash[:0])
 	return f, nil
+}
+
+// maxClientFile is as large as a Secret can be, in bytes.
+const maxClientFile = 1 << 20
+
+func readSmall(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	// What a file names may be no file: to read a device would never end.
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(file, maxClientFile+1))
+	if err == nil && len(data) > maxClientFile {
+		err = fmt.Errorf("%s exceeds %d bytes", path, maxClientFile)
+	}
+	return data, err
 }
 
 // replaceEndpoints puts discovered instances in the place of the file's endpoints.
@@ -116,10 +137,11 @@ func (f *clientFile) certificateError(now time.Time) error {
 	return nil
 }
 
-// dial makes a client for the given endpoints of the file. It does not wait
-// for a connection. reset makes it connect anew.
-func (f *clientFile) dial(endpoints []string, serverName string) (client *clientv3.Client, reset func(), err error) {
-	pem, err := os.ReadFile(f.TrustedCA)
+// dial makes a client for the given endpoints of the file, which can write
+// under the given prefix and nowhere else. It does not wait for a connection.
+// reset makes it connect anew. No other place makes clients.
+func (f *clientFile) dial(endpoints []string, serverName, writable string) (client *clientv3.Client, reset func(), err error) {
+	pem, err := readSmall(f.TrustedCA)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read trusted-ca-file: %w", err)
 	}
@@ -141,6 +163,7 @@ func (f *clientFile) dial(endpoints []string, serverName string) (client *client
 			MinConnectTimeout: probeTimeout,
 		}),
 	}
+	options = append(options, screen{writable: writable}.options()...)
 	if serverName != "" {
 		// The name in tls.Config does not suffice: the etcd client names each endpoint's host to gRPC, which prefers that.
 		options = append(options, grpc.WithAuthority(serverName))

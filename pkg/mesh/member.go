@@ -9,8 +9,6 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/meshpdb/meshpdb/pkg/claim"
 	"github.com/meshpdb/meshpdb/pkg/wire"
@@ -30,8 +28,6 @@ const (
 	listTimeout = 5 * time.Second
 	retryMin    = 100 * time.Millisecond
 	retryMax    = 500 * time.Millisecond
-	// maxKeys bounds one range of a snapshot.
-	maxKeys = 20_000
 )
 
 // Member is one cluster of the mesh, as seen through one client of its kvstore.
@@ -80,10 +76,12 @@ func (m *Member) Snapshot(ctx context.Context, q Query) claim.Snapshot {
 			r.apply(key, value)
 		}
 	}
-	e, err := decodeExports(m.cluster, values)
-	s := r.snapshot(q, func(service string) (map[string]bool, error) {
-		return e.serving(m.cluster, q.Namespace, service, values)
-	})
+	e, err := decodeExports(m.cluster, q.Namespace, values)
+	if err != nil {
+		// It is invalid; no address is looked for.
+		e = newExports(m.cluster, q.Namespace, nil)
+	}
+	s := r.snapshot(q, e.serving)
 	if err != nil && s.Invalid == "" {
 		s.Invalid = err.Error()
 	}
@@ -142,13 +140,13 @@ func (m *Member) exports(ctx context.Context, namespace, service string) (bool, 
 		return false, m.explain(err)
 	}
 	// A store that was just emptied exports nothing yet.
-	if _, err := decodeExports(m.cluster, values); err != nil {
+	if _, err := decodeExports(m.cluster, namespace, values); err != nil {
 		return false, err
 	}
 	if _, ok := values[serviceKey(m.cluster, namespace, service)]; ok {
 		return true, nil
 	}
-	addresses, err := exports{slices: true}.serving(m.cluster, namespace, service, values)
+	addresses, err := newExports(m.cluster, namespace, values).serving(service)
 	return len(addresses) > 0, err
 }
 
@@ -195,10 +193,15 @@ func (m *Member) follow(ctx context.Context) {
 		} else if time.Since(start) > retryMax {
 			continue
 		}
+		pause := wait
+		if overload := new(overloadError); errors.As(err, &overload) {
+			pause = overloadWait
+			m.drop()
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait):
+		case <-time.After(pause):
 		}
 		wait = min(2*wait, retryMax)
 		if time.Since(start) > 20*retryMax {
@@ -245,7 +248,9 @@ func (m *Member) session(ctx context.Context) error {
 				// Compacted (Cilium compacts hourly) or cancelled by the server.
 				return errors.Join(errRelist, event.Err())
 			}
-			m.update(event)
+			if err := m.update(event); err != nil {
+				return err
+			}
 			// A new life may have begun in an emptied store. If that was filled past
 			// our revision before the watch had reconnected, the watch goes on, and
 			// tells nothing of what has vanished.
@@ -339,7 +344,15 @@ func (m *Member) replace(r *records) {
 	m.changed("")
 }
 
-func (m *Member) update(event clientv3.WatchResponse) {
+// drop lets go of a view that has grown too large. What bounds it told are then
+// those that the budgets' status remembers.
+func (m *Member) drop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.view = newRecords(m.cluster)
+}
+
+func (m *Member) update(event clientv3.WatchResponse) error {
 	touched := map[string]bool{}
 	m.mu.Lock()
 	for _, e := range event.Events {
@@ -355,10 +368,15 @@ func (m *Member) update(event clientv3.WatchResponse) {
 		}
 	}
 	m.seen, m.viewed = time.Now(), time.Now()
+	held := m.view.held
 	m.mu.Unlock()
+	if held > maxHeld {
+		return &overloadError{m.cluster}
+	}
 	for _, subject := range m.subjects(event, touched) {
 		m.changed(subject)
 	}
+	return nil
 }
 
 func (m *Member) fail(err error) {
@@ -373,31 +391,4 @@ func (m *Member) fail(err error) {
 	if first {
 		m.changed("")
 	}
-}
-
-// unreachable says in a few words why an etcd could not be read.
-func unreachable(err error) error {
-	switch {
-	case timedOut(err):
-		return errors.New("its kvstore does not answer in time")
-	case errors.Is(err, context.Canceled), status.Code(err) == codes.Canceled:
-		return errors.New("the read was cut short")
-	case status.Code(err) == codes.Unavailable:
-		return fmt.Errorf("its kvstore is unreachable: %s", lastPart(status.Convert(err).Message()))
-	}
-	return fmt.Errorf("its kvstore cannot be read: %s", lastPart(err.Error()))
-}
-
-func timedOut(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded
-}
-
-// lastPart keeps the cause at the end of gRPC's chain of descriptions.
-func lastPart(message string) string {
-	message = strings.Trim(message, `"`)
-	if i := strings.LastIndex(message, "desc = "); i >= 0 {
-		message = message[i+len("desc = "):]
-	}
-	parts := strings.Split(message, ": ")
-	return strings.Trim(parts[len(parts)-1], `"`)
 }

@@ -187,7 +187,7 @@ func (m *Mesh) scanPeer(name, path string) {
 		return
 	}
 	if err == nil {
-		client, reset, dialErr := file.dial(file.Endpoints, "")
+		client, reset, dialErr := file.dial(file.Endpoints, "", "")
 		if err = dialErr; err == nil {
 			m.config.Log.Info("peer configured", "peer", name, "endpoints", file.Endpoints)
 			member := m.newMember(name, client, reset, file)

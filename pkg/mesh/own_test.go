@@ -140,7 +140,7 @@ func TestOwnClaims(t *testing.T) {
 	}
 }
 
-// TestOwnGuard: the certificate is root, so only the guard keeps us to our prefix.
+// TestOwnGuard: the certificate is root, so only the screen keeps us to our prefix.
 func TestOwnGuard(t *testing.T) {
 	t.Parallel()
 	s := startStore(t, "c1")

@@ -34,8 +34,10 @@ type records struct {
 	claims      map[string]map[string]wire.Claim
 	// waiters by budget and replica.
 	waiters map[string]map[string]told
-	// undecodable holds the errors by key; they harm only what the key is about.
-	undecodable map[string]error
+	// undecodable holds the errors by subject and key; they harm only their subject.
+	undecodable map[string]map[wire.Key]string
+	// held is about how many bytes all of this takes.
+	held int
 }
 
 func newRecords(cluster string) *records {
@@ -45,7 +47,7 @@ func newRecords(cluster string) *records {
 		pods:        map[string]map[string]wire.Pod{},
 		claims:      map[string]map[string]wire.Claim{},
 		waiters:     map[string]map[string]told{},
-		undecodable: map[string]error{},
+		undecodable: map[string]map[wire.Key]string{},
 	}
 }
 
@@ -70,11 +72,20 @@ func (r *records) apply(key string, value []byte) (namespace string, matters boo
 	}
 	r.forget(k)
 	if err := r.decode(k, value); err != nil {
-		r.undecodable[key] = err
-	} else {
-		delete(r.undecodable, key)
+		subject, why := subjectOf(k), brief(err.Error())
+		put(r.undecodable, subject, k, why)
+		r.held += weight(k, why)
 	}
 	return k.Namespace, k.Kind != wire.KindWaiters
+}
+
+// subjectOf names what a key is about: all of the cluster by "", the claims of a
+// namespace by its name, one budget by "namespace/name".
+func subjectOf(k wire.Key) string {
+	if k.Budget == "" {
+		return k.Namespace
+	}
+	return join(k.Namespace, k.Budget)
 }
 
 // remove takes a deleted key out and returns what apply does.
@@ -84,33 +95,54 @@ func (r *records) remove(key string) (namespace string, matters bool) {
 		return "", false
 	}
 	r.forget(k)
-	delete(r.undecodable, key)
 	return k.Namespace, k.Kind != wire.KindWaiters
 }
 
 func (r *records) forget(k wire.Key) {
+	name := join(k.Namespace, k.Budget)
 	switch k.Kind {
 	case wire.KindIncarnation:
 		r.incarnation = ""
 	case wire.KindMarker:
 		r.marker = ""
 	case wire.KindBudget:
-		delete(r.budgets, join(k.Namespace, k.Budget))
+		if old, ok := r.budgets[name]; ok {
+			r.held -= weightOfBudget(k, old)
+			delete(r.budgets, name)
+		}
 	case wire.KindPod:
-		name := join(k.Namespace, k.Budget)
-		if delete(r.pods[name], k.ID); len(r.pods[name]) == 0 {
-			delete(r.pods, name)
+		if old, ok := take(r.pods, name, k.ID); ok {
+			r.held -= weightOfPod(k, old)
 		}
 	case wire.KindWaiters:
-		name := join(k.Namespace, k.Budget)
-		if delete(r.waiters[name], k.ID); len(r.waiters[name]) == 0 {
-			delete(r.waiters, name)
+		if old, ok := take(r.waiters, name, k.ID); ok {
+			r.held -= weightOfTold(k, old)
 		}
 	case wire.KindClaim:
-		if delete(r.claims[k.Namespace], k.ID); len(r.claims[k.Namespace]) == 0 {
-			delete(r.claims, k.Namespace)
+		if old, ok := take(r.claims, k.Namespace, k.ID); ok {
+			r.held -= weightOfClaim(k, old)
 		}
 	}
+	if why, ok := take(r.undecodable, subjectOf(k), k); ok {
+		r.held -= weight(k, why)
+	}
+}
+
+// take removes what stands under key in one of the maps in all, and the map if nothing is left in it.
+func take[K comparable, V any](all map[string]map[K]V, name string, key K) (V, bool) {
+	old, ok := all[name][key]
+	if delete(all[name], key); len(all[name]) == 0 {
+		delete(all, name)
+	}
+	return old, ok
+}
+
+// put is the reverse of take.
+func put[K comparable, V any](all map[string]map[K]V, name string, key K, value V) {
+	if all[name] == nil {
+		all[name] = map[K]V{}
+	}
+	all[name][key] = value
 }
 
 func (r *records) decode(k wire.Key, value []byte) error {
@@ -132,7 +164,9 @@ func (r *records) decode(k wire.Key, value []byte) error {
 		if err := wire.Unmarshal(value, &v); err != nil {
 			return err
 		}
+		v.Undecided = brief(v.Undecided)
 		r.budgets[join(k.Namespace, k.Budget)] = v
+		r.held += weightOfBudget(k, v)
 	case wire.KindPod:
 		var v wire.Pod
 		if err := wire.Unmarshal(value, &v); err != nil {
@@ -141,20 +175,15 @@ func (r *records) decode(k wire.Key, value []byte) error {
 		if v.UID != k.ID {
 			return fmt.Errorf("decode pod: uid %q does not match its key", v.UID)
 		}
-		name := join(k.Namespace, k.Budget)
-		if r.pods[name] == nil {
-			r.pods[name] = map[string]wire.Pod{}
-		}
-		r.pods[name][k.ID] = v
+		put(r.pods, join(k.Namespace, k.Budget), k.ID, v)
+		r.held += weightOfPod(k, v)
 	case wire.KindWaiters:
 		var v wire.Waiters
 		// What cannot be read is nothing that any decision depends on.
 		if wire.Unmarshal(value, &v) == nil {
-			name := join(k.Namespace, k.Budget)
-			if r.waiters[name] == nil {
-				r.waiters[name] = map[string]told{}
-			}
-			r.waiters[name][k.ID] = told{value: string(value), waiters: toWaiters(k.Cluster, v, time.Now())}
+			t := told{value: string(value), waiters: toWaiters(k.Cluster, v, time.Now())}
+			put(r.waiters, join(k.Namespace, k.Budget), k.ID, t)
+			r.held += weightOfTold(k, t)
 		}
 	case wire.KindClaim:
 		var v wire.Claim
@@ -164,10 +193,8 @@ func (r *records) decode(k wire.Key, value []byte) error {
 		if v.ID != k.ID {
 			return fmt.Errorf("decode claim: id %q does not match its key", v.ID)
 		}
-		if r.claims[k.Namespace] == nil {
-			r.claims[k.Namespace] = map[string]wire.Claim{}
-		}
-		r.claims[k.Namespace][k.ID] = v
+		put(r.claims, k.Namespace, k.ID, v)
+		r.held += weightOfClaim(k, v)
 	}
 	return nil
 }
@@ -228,7 +255,7 @@ func (r *records) waiting(q Query) map[string][]claim.Waiter {
 func (r *records) report(name string, ref BudgetRef, b wire.Budget, serving func(string) (map[string]bool, error)) claim.Report {
 	report := claim.Report{Service: b.Service, Bounds: bounds(b), Expected: b.Expected, View: b.View, Undecided: b.Undecided}
 	if b.Service != ref.Service {
-		report.Undecided = fmt.Sprintf("its budget %s names service %s instead of %s", name, b.Service, ref.Service)
+		report.Undecided = fmt.Sprintf("its budget %s names service %s instead of %s", name, brief(b.Service), ref.Service)
 		return report
 	}
 	var addresses map[string]bool
@@ -254,16 +281,19 @@ func (r *records) report(name string, ref BudgetRef, b wire.Budget, serving func
 
 // damage returns the first undecodable value that the budget depends on.
 func (r *records) damage(namespace, name string) error {
-	for key, err := range r.undecodable {
-		k, parseErr := wire.ParseKey(r.cluster, key)
-		if parseErr != nil {
-			continue
-		}
-		if k.Namespace == "" || k.Namespace == namespace && (k.Kind == wire.KindClaim || k.Budget == name) {
-			return fmt.Errorf("its kvstore value %s: %w", strings.TrimPrefix(key, wire.ClusterPrefix(r.cluster)), err)
+	first, why := "", ""
+	for _, subject := range []string{"", namespace, join(namespace, name)} {
+		for k, w := range r.undecodable[subject] {
+			// The first by its key, so that the sentence stays the same.
+			if key := k.String(); first == "" || key < first {
+				first, why = key, w
+			}
 		}
 	}
-	return nil
+	if first == "" {
+		return nil
+	}
+	return fmt.Errorf("its kvstore value %s: %s", brief(strings.TrimPrefix(first, wire.ClusterPrefix(r.cluster))), why)
 }
 
 func bounds(b wire.Budget) []budget.Bound {

@@ -22,9 +22,6 @@ func (o *Own) WriteWaiters(ctx context.Context, name, namespace, budget, replica
 		return err
 	}
 	key := wire.Key{Kind: wire.KindWaiters, Cluster: o.cluster, Namespace: namespace, Budget: budget, ID: replica}.String()
-	if err := o.guard(key); err != nil {
-		return err
-	}
 	if len(waiters) == 0 {
 		if _, err := i.client.Delete(ctx, key); err != nil {
 			return fmt.Errorf("delete waiters from %s: %w", name, unreachable(err))

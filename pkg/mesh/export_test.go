@@ -1,0 +1,25 @@
+package mesh
+
+import (
+	"fmt"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// ClientOf hands tests the client of an own instance.
+func ClientOf(o *Own, name string) (*clientv3.Client, error) {
+	i, err := o.instance(name)
+	if err != nil {
+		return nil, err
+	}
+	return i.client, nil
+}
+
+// ClientOfPeer hands tests the client of a peer.
+func ClientOfPeer(m *Mesh, name string) (*clientv3.Client, error) {
+	members, err := m.members(name)
+	if err != nil || len(members) == 0 {
+		return nil, fmt.Errorf("%d members, %w", len(members), err)
+	}
+	return members[0].client, nil
+}
