@@ -40,6 +40,20 @@ verify-models: ## Search the protocol's models for counterexamples: all of them,
 trace-model: ## Show how a rule is broken, by the counterexample of a row of pkg/claim/model/rows.md: ROW=X09
 	@go run ./pkg/claim/model/verify -trace '$(ROW)'
 
+TIME ?= 30s
+
+.PHONY: fuzz
+fuzz: ## Feed every decoder with hostile input, each for TIME (30s)
+	@targets=$$(grep -rhoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' pkg | wc -l); run=0; \
+	for package in $$(grep -rlE --include='*_test.go' '^func Fuzz' pkg | xargs -n1 dirname | sort -u); do \
+		for target in $$(go test -list '^Fuzz' ./$$package | grep '^Fuzz'); do \
+			echo "$$package $$target"; \
+			go test ./$$package -run '^$$' -fuzz "^$$target$$" -fuzztime $(TIME); \
+			run=$$((run + 1)); \
+		done; \
+	done; \
+	if [ $$run != $$targets ]; then echo "$$run of $$targets targets were run"; exit 1; fi
+
 .PHONY: e2e
 e2e: ## Run only the tests on real clusters
 	go test -race -timeout 60m -p 1 -v ./e2e/...

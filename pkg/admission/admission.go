@@ -219,10 +219,14 @@ func isDryRun(r admission.Request) bool { return r.DryRun != nil && *r.DryRun }
 
 func nameOf(b v1alpha1.MeshPodDisruptionBudget) string { return b.Namespace + "/" + b.Name }
 
+// maxSentence bounds an answer: what could not be decoded may be quoted in it.
+const maxSentence = 4000
+
 // refuse is a denial in the shape of the eviction API's own
 // (pkg/registry/core/pod/storage/eviction.go). No Retry-After: client-go would
 // sleep inside the caller, which blocks controllers and kubectl alike.
 func refuse(sentence string) admission.Response {
+	sentence = cut(sentence, maxSentence)
 	response := admission.Denied("")
 	response.Result = &metav1.Status{
 		Status:  metav1.StatusFailure,

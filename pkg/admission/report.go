@@ -142,10 +142,12 @@ func reason(a Answer) string {
 }
 
 // note keeps a sentence below the 1 KiB that events.k8s.io accepts.
-func note(sentence string) string {
-	const limit = 1000
-	if len(sentence) > limit {
-		return strings.ToValidUTF8(sentence[:limit], "") + "…"
+func note(sentence string) string { return cut(sentence, 1000) }
+
+// cut shortens a text to limit bytes.
+func cut(text string, limit int) string {
+	if len(text) > limit {
+		return strings.ToValidUTF8(text[:limit], "") + "…"
 	}
-	return sentence
+	return text
 }
