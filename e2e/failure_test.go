@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/meshpdb/meshpdb/e2e/scenario"
+	"github.com/meshpdb/meshpdb/pkg/history"
 )
 
 // TestPeerKVStoreDies kills the ClusterMesh kvstore of c3. What an absolute
@@ -29,17 +30,18 @@ func TestPeerKVStoreDies(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	ofAbsolute, ofRelative := scenario.NewTally(), scenario.NewTally()
 	// 6 pods are left to count: two may go, in the clusters that can be read.
 	for _, c := range mesh.clusters[:2] {
-		if took, err := evict(t, absolute, c); err != nil {
+		if took, err := evictInto(t, ofAbsolute, absolute, c); err != nil {
 			t.Errorf("evict in %s, provably safe without c3: %v (after %s)", c.Name, err, took)
 		}
 	}
-	took, err := evict(t, absolute, c1)
+	took, err := evictInto(t, ofAbsolute, absolute, c1)
 	wantRefusal(t, err, took, "c3", "minAvailable 4")
-	took, err = evict(t, relative, c1)
+	took, err = evictInto(t, ofRelative, relative, c1)
 	wantRefusal(t, err, took, "c3", "maxUnavailable 1")
-	took, err = evict(t, relative, c3)
+	took, err = evictInto(t, ofRelative, relative, c3)
 	wantRefusal(t, err, took, "c3")
 
 	// An eager race while the kvstore comes back empty and is filled again.
@@ -56,10 +58,12 @@ func TestPeerKVStoreDies(t *testing.T) {
 		defer close(done)
 		relative.EvictEagerly(ctx, 1, 100*time.Millisecond, tally)
 	}()
-	absolute.EvictEagerly(ctx, 1, 100*time.Millisecond, scenario.NewTally())
+	absolute.EvictEagerly(ctx, 1, 100*time.Millisecond, ofAbsolute)
 	<-done
 	judge(t, witness, 5)
 	judge(t, relativeWitness, 1)
+	wantVerdict(t, history.Held, witness, history.Bound{MinAvailable: "4"}, ofAbsolute)
+	wantVerdict(t, history.Held, relativeWitness, history.Bound{MaxUnavailable: "1"}, ofRelative, tally)
 	if tally.Granted() == 0 {
 		t.Error("after the kvstore's return nothing was granted under maxUnavailable")
 	}
@@ -77,14 +81,15 @@ func TestControllersDieAfterGrant(t *testing.T) {
 		t.Fatal(err)
 	}
 	c1 := sandboxCluster(t, "c1")
-	if _, err := evict(t, w, mesh.clusters[0]); err != nil {
+	byHand := scenario.NewTally()
+	if _, err := evictInto(t, byHand, w, mesh.clusters[0]); err != nil {
 		t.Fatal(err)
 	}
 	for _, controller := range c1.Controllers {
 		controller.Kill()
 	}
 	for _, c := range mesh.clusters[1:] {
-		took, err := evict(t, w, c)
+		took, err := evictInto(t, byHand, w, c)
 		wantRefusal(t, err, took, "c1")
 	}
 	// Long enough for the marker of c1's kvstore to expire and its pod to be replaced.
@@ -105,10 +110,11 @@ func TestControllersDieAfterGrant(t *testing.T) {
 		}
 	}
 	eventually(t, time.Minute, "grants flow again", func() error {
-		_, err := evict(t, w, mesh.clusters[1])
+		_, err := evictInto(t, byHand, w, mesh.clusters[1])
 		return err
 	})
 	judge(t, witness, 1)
+	wantVerdict(t, history.Held, witness, history.Bound{MaxUnavailable: "1"}, byHand, tally)
 }
 
 // judge ends a witness and checks its testimony.

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/meshpdb/meshpdb/e2e/scenario"
+	"github.com/meshpdb/meshpdb/pkg/history"
 )
 
 // TestPoliteDrainsFinishBesideAnEagerEvictor: kubectl drain asks every 5 s, an
@@ -38,8 +39,9 @@ func TestPoliteDrainsFinishBesideAnEagerEvictor(t *testing.T) {
 	defer cancel()
 	var evictor, drains sync.WaitGroup
 	evictor.Go(func() { eager.EvictEagerly(ctx, 4, 50*time.Millisecond, tally) })
+	drained := scenario.NewTally()
 	for _, c := range w.Clusters[:2] {
-		drains.Go(func() { drainNodes(t, w, c, 2) })
+		drains.Go(func() { drainNodes(t, w, c, 2, drained) })
 	}
 	drains.Wait()
 	took := time.Since(started)
@@ -49,7 +51,7 @@ func TestPoliteDrainsFinishBesideAnEagerEvictor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gap := scenario.LongestGap(witness.Levels(), testimony.Expected-1, tally.Requests())
+	gap := wantVerdict(t, history.Held, witness, history.Bound{MaxUnavailable: "1"}, tally, drained).Idle
 	t.Logf("drains took %s; the eager evictor had %d granted and %d refused meanwhile; budget lay unused for at most %s",
 		took.Round(time.Second), tally.Granted(), tally.Refused(), gap.Length().Round(time.Millisecond))
 	if testimony.WorstUnavailable != 1 {
@@ -67,8 +69,8 @@ func TestPoliteDrainsFinishBesideAnEagerEvictor(t *testing.T) {
 }
 
 // drainNodes drains so many nodes of a cluster that run the workload, one after
-// the other, with the real kubectl.
-func drainNodes(t *testing.T, w *scenario.Workload, c *scenario.Cluster, n int) {
+// the other, with the real kubectl. The tally takes in what kubectl was answered.
+func drainNodes(t *testing.T, w *scenario.Workload, c *scenario.Cluster, n int, tally *scenario.Tally) {
 	cluster, err := mesh.Cluster(c.Name)
 	if err != nil {
 		t.Error(err)
@@ -99,6 +101,7 @@ func drainNodes(t *testing.T, w *scenario.Workload, c *scenario.Cluster, n int) 
 		start := time.Now()
 		drain := scenario.KubectlDrain{Kubectl: cluster.KubectlCommand, Node: node, Selector: w.Selector(), Timeout: 4 * time.Minute}
 		lines, err := drain.Run(t.Context())
+		tally.RecordDrain(c.Name, lines)
 		if err != nil {
 			t.Errorf("%v\n%v", err, lines)
 			return

@@ -143,10 +143,18 @@ func wantRefusal(t *testing.T, err error, took time.Duration, words ...string) {
 // evict evicts any available pod of the cluster.
 func evict(t *testing.T, w *scenario.Workload, c *scenario.Cluster) (time.Duration, error) {
 	t.Helper()
+	return evictInto(t, scenario.NewTally(), w, c)
+}
+
+// evictInto is evict, and a tally takes the answer in.
+func evictInto(t *testing.T, tally *scenario.Tally, w *scenario.Workload, c *scenario.Cluster) (time.Duration, error) {
+	t.Helper()
 	pod := firstPod(t, w, c)
 	start := time.Now()
 	err := c.Evict(t.Context(), w.Namespace, pod.Name)
-	return time.Since(start), err
+	took := time.Since(start)
+	tally.Record(c.Name, pod.Name, took, err)
+	return took, err
 }
 
 // wantEvent waits for an Event about an object.

@@ -25,6 +25,8 @@ type testMesh struct {
 	*sandbox.Mesh
 	clusters []*scenario.Cluster
 	binary   string
+	// dir stays if a test fails.
+	dir string
 }
 
 func TestMain(m *testing.M) {
@@ -70,7 +72,7 @@ func startMesh(ctx context.Context, dir string) (*testMesh, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &testMesh{Mesh: running}
+	t := &testMesh{Mesh: running, dir: dir}
 	if t.binary, err = running.Binaries.Controller(ctx); err != nil {
 		return nil, err
 	}

@@ -2,12 +2,14 @@ package e2e
 
 import (
 	"context"
+	"strconv"
 	"testing"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/meshpdb/meshpdb/e2e/scenario"
+	"github.com/meshpdb/meshpdb/pkg/history"
 )
 
 // TestRaceIsHeld lets eager evictors loose in three clusters with 3 pods each:
@@ -17,7 +19,7 @@ import (
 func TestRaceIsHeld(t *testing.T) {
 	t.Run("meshpdb", func(t *testing.T) {
 		w := budgeted(t, "race-held", 3, maxUnavailable(1))
-		testimony, tally := race(t, w, raceOptions{duration: time.Minute, callers: 4})
+		testimony, tally := race(t, w, raceOptions{duration: time.Minute, callers: 4, allowed: 1, want: history.Held})
 		if testimony.WorstUnavailable != 1 {
 			t.Errorf("worst unavailable: got %d, want 1", testimony.WorstUnavailable)
 		}
@@ -30,7 +32,7 @@ func TestRaceIsHeld(t *testing.T) {
 		if err := w.NativeBudget(t.Context(), intstr.FromInt32(1)); err != nil {
 			t.Fatal(err)
 		}
-		testimony, _ := race(t, w, raceOptions{duration: time.Minute, callers: 4, until: 2})
+		testimony, _ := race(t, w, raceOptions{duration: time.Minute, callers: 4, until: 2, allowed: 1, want: history.Violated})
 		if testimony.WorstUnavailable < 2 {
 			t.Errorf("worst unavailable: got %d; three native budgets should not hold one mesh-wide bound", testimony.WorstUnavailable)
 		}
@@ -43,7 +45,7 @@ func TestRaceIsHeld(t *testing.T) {
 		useControllers(t, unsafe)
 		t.Cleanup(func() { useControllers(t, mesh.binary) })
 		w := budgeted(t, "race-unclaimed", 3, maxUnavailable(1))
-		testimony, _ := race(t, w, raceOptions{duration: time.Minute, callers: 4, until: 2})
+		testimony, _ := race(t, w, raceOptions{duration: time.Minute, callers: 4, until: 2, allowed: 1, want: history.Violated})
 		if testimony.WorstUnavailable < 2 {
 			t.Errorf("worst unavailable: got %d; decisions without claims should overlap", testimony.WorstUnavailable)
 		}
@@ -62,7 +64,7 @@ func TestBudgetIsUsedUp(t *testing.T) {
 		}
 	})
 	w := budgeted(t, "race-large", 10, maxUnavailable(10))
-	testimony, tally := race(t, w, raceOptions{duration: 45 * time.Second, callers: 4})
+	testimony, tally := race(t, w, raceOptions{duration: 45 * time.Second, callers: 4, allowed: 10, want: history.Held})
 	if testimony.WorstUnavailable < 9 || testimony.WorstUnavailable > 10 {
 		t.Errorf("worst unavailable: got %d, want 9 or 10", testimony.WorstUnavailable)
 	}
@@ -77,9 +79,13 @@ type raceOptions struct {
 	callers int
 	// until so many pods are missing, if not 0, the race goes on.
 	until int
+	// allowed is how many pods may be unavailable, and want the verdict on that.
+	allowed int
+	want    history.Verdict
 }
 
-// race lets eager evictors loose in every cluster and returns what a witness saw.
+// race lets eager evictors loose in every cluster and returns what a witness saw, after the
+// verdict on it.
 func race(t *testing.T, w *scenario.Workload, o raceOptions) (scenario.Testimony, *scenario.Tally) {
 	t.Helper()
 	witness, err := w.Watch(t.Context())
@@ -105,5 +111,6 @@ func race(t *testing.T, w *scenario.Workload, o raceOptions) (scenario.Testimony
 	for _, err := range tally.Failures() {
 		t.Errorf("an eviction was answered with what kubectl drain gives up on: %v", err)
 	}
+	wantVerdict(t, o.want, witness, history.Bound{MaxUnavailable: strconv.Itoa(o.allowed)}, tally)
 	return testimony, tally
 }

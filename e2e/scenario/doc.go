@@ -3,5 +3,6 @@
 // and an independent Witness that judges afterwards.
 //
 // The Witness knows nothing of meshpdb: it replays the watch events of the
-// pods as the API servers sent them.
+// pods as the API servers sent them. Together with what callers asked and were
+// answered they make a history, that pkg/history judges.
 package scenario

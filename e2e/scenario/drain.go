@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path"
 	"strings"
 	"sync"
 	"time"
@@ -92,7 +93,8 @@ func tallied(c *Cluster, tally *Tally) (kubernetes.Interface, error) {
 			start := time.Now()
 			response, err := next.RoundTrip(r)
 			if err == nil && r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/eviction") {
-				tally.Record(c.Name, time.Since(start), answer(response))
+				// .../namespaces/NAMESPACE/pods/NAME/eviction
+				tally.Record(c.Name, path.Base(path.Dir(r.URL.Path)), time.Since(start), answer(response))
 			}
 			return response, err
 		})

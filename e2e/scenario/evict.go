@@ -30,27 +30,26 @@ type Refusal struct{ Cluster, Sentence string }
 // NewTally returns an empty tally.
 func NewTally() *Tally { return &Tally{last: map[string][]string{}} }
 
-// Record takes one answer in. A 429 is a refusal; a pod that went meanwhile is
+// Record takes in the answer to the eviction of a pod. A 429 is a refusal; a pod that went meanwhile is
 // nothing; everything else is a failure.
-func (t *Tally) Record(cluster string, took time.Duration, err error) {
+func (t *Tally) Record(cluster, pod string, took time.Duration, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	now := time.Now()
+	t.requests = append(t.requests, Request{Cluster: cluster, Pod: pod, Asked: now.Add(-took), Answered: now, Answer: answerTo(err)})
 	sentence := ""
 	switch {
 	case err == nil:
 		t.granted = append(t.granted, took)
-		t.note(cluster, took, Granted)
 		sentence = "allowed"
 	case apierrors.IsTooManyRequests(err):
 		t.refused++
-		t.note(cluster, took, Refused)
 		t.refusal = Refusal{Cluster: cluster, Sentence: Sentence(err)}
 		sentence = "refused: " + t.refusal.Sentence
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
 		return
 	default:
 		t.failures = append(t.failures, err)
-		t.note(cluster, took, Failed)
 		sentence = "failed: " + err.Error()
 	}
 	t.last[cluster] = append(t.last[cluster], sentence)
@@ -162,10 +161,10 @@ func (w *Workload) evictAny(ctx context.Context, c *Cluster, tally *Tally) {
 	start := time.Now()
 	err = c.Evict(ctx, w.Namespace, pod.Name)
 	if ctx.Err() != nil {
-		tally.Abandon(c.Name, start)
+		tally.Abandon(c.Name, pod.Name, start)
 		return
 	}
-	tally.Record(c.Name, time.Since(start), err)
+	tally.Record(c.Name, pod.Name, time.Since(start), err)
 }
 
 // Available lists the pods of one cluster that are ready and not terminating.

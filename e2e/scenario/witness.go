@@ -30,6 +30,7 @@ type sighting struct {
 	cluster   string
 	uid, name string
 	available bool
+	ending    bool
 	gone      bool
 }
 
@@ -89,7 +90,7 @@ func (w *Witness) saw(cluster string, pod *corev1.Pod, gone bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.events = append(w.events, sighting{
-		at: time.Now(), cluster: cluster, uid: string(pod.UID), name: pod.Name, gone: gone,
+		at: time.Now(), cluster: cluster, uid: string(pod.UID), name: pod.Name, gone: gone, ending: pod.DeletionTimestamp != nil,
 		available: ready && !gone && pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning,
 	})
 }

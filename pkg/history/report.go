@@ -106,9 +106,11 @@ func (r Report) Visualize(w io.Writer) (bool, error) {
 	return false, nil
 }
 
+// describe says when, to a tenth of a millisecond.
 func describe(at Interval) string {
+	const tenth = 100 * time.Microsecond
 	if at.Earliest == at.Latest {
-		return "at " + at.Latest.String()
+		return "at " + at.Latest.Round(tenth).String()
 	}
-	return fmt.Sprintf("between %s and %s", at.Earliest, at.Latest)
+	return fmt.Sprintf("between %s and %s", at.Earliest.Round(tenth), at.Latest.Round(tenth))
 }

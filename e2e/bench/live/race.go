@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/meshpdb/meshpdb/e2e/bench/stats"
 	"github.com/meshpdb/meshpdb/e2e/scenario"
+	"github.com/meshpdb/meshpdb/pkg/history"
 )
 
 // Race is what eager callers in all clusters got.
@@ -18,7 +20,7 @@ type Race struct {
 	// clock, with what the API server does before and after the webhook.
 	GrantSeen, RefusalSeen stats.Distribution
 	// Gap is the longest time that budget was free, somebody asked and nobody
-	// was granted (scenario.LongestGap).
+	// was granted (history.Result.Idle).
 	Gap time.Duration
 	// Worst is the largest number of pods that were unavailable at one moment.
 	Worst int
@@ -69,17 +71,32 @@ func (m *mesh) race(ctx context.Context, w *scenario.Workload) (Race, error) {
 		return Race{}, errors.New("evict pods: none was granted, which measures nothing")
 	}
 	requests := tally.Requests()
-	r.GrantSeen, r.RefusalSeen = seen(requests, scenario.Granted), seen(requests, scenario.Refused)
-	r.Gap = scenario.LongestGap(witness.Levels(), w.Expected()-Budget, requests).Length()
+	r.GrantSeen, r.RefusalSeen = seen(requests, history.Allowed), seen(requests, history.Refused)
+	if r.Gap, err = gap(witness, tally); err != nil {
+		return Race{}, err
+	}
 	r.Worst = testimony.WorstUnavailable
 	r.Answers, r.Steps, err = account.close(ctx)
 	return r, err
 }
 
-func seen(requests []scenario.Request, verdict scenario.Verdict) stats.Distribution {
+// gap is the longest time that budget lay idle. The verdict is not asked for: native budgets may break the bound.
+func gap(witness *scenario.Witness, tally *scenario.Tally) (time.Duration, error) {
+	h, err := witness.History(history.Bound{MaxUnavailable: strconv.Itoa(Budget)}, tally)
+	if err != nil {
+		return 0, err
+	}
+	report, err := scenario.Judge(h)
+	if err != nil {
+		return 0, err
+	}
+	return report.Budgets[0].Idle.Length(), nil
+}
+
+func seen(requests []scenario.Request, answer history.Answer) stats.Distribution {
 	var took []time.Duration
 	for _, r := range requests {
-		if r.Verdict == verdict {
+		if r.Answer == answer {
 			took = append(took, r.Took())
 		}
 	}
