@@ -238,7 +238,7 @@ func (x *executor) check(t *testing.T) history.Report {
 
 func seeds(many int) uint64 {
 	if testing.Short() {
-		many /= 20
+		many /= 30
 	}
 	return uint64(many)
 }

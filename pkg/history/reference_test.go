@@ -170,7 +170,7 @@ func (r *reference) change(rec *history.Recorder, e history.Event, p int, asked,
 func TestAgainstReference(t *testing.T) {
 	n := 20000
 	if testing.Short() {
-		n = 1000
+		n = 500
 	}
 	found := map[history.Verdict]int{}
 	for seed := range uint64(n) {
