@@ -238,7 +238,7 @@ func (x *executor) check(t *testing.T) history.Report {
 
 func seeds(many int) uint64 {
 	if testing.Short() {
-		many /= 30
+		many /= 12
 	}
 	return uint64(many)
 }
@@ -247,7 +247,7 @@ func seeds(many int) uint64 {
 // changes or is lost, and however imprecisely it is seen.
 func TestRightHistoriesPass(t *testing.T) {
 	allowed := 0
-	for seed := range seeds(300) {
+	for seed := range seeds(120) {
 		x := newExecutor(seed)
 		x.play()
 		x.run(2 * time.Minute)
@@ -256,7 +256,7 @@ func TestRightHistoriesPass(t *testing.T) {
 		}
 		allowed += x.allowed
 	}
-	if allowed < int(seeds(300))*10 {
+	if allowed < int(seeds(120))*10 {
 		t.Errorf("only %d requests were allowed", allowed)
 	}
 }
@@ -264,7 +264,7 @@ func TestRightHistoriesPass(t *testing.T) {
 // TestOneWrongPermissionIsFound: the same histories, then in a quiet moment one
 // request is allowed that the lock would refuse.
 func TestOneWrongPermissionIsFound(t *testing.T) {
-	for seed := range seeds(300) {
+	for seed := range seeds(120) {
 		x := newExecutor(seed)
 		x.play()
 		x.run(2 * time.Minute)

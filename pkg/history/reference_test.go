@@ -168,7 +168,7 @@ func (r *reference) change(rec *history.Recorder, e history.Event, p int, asked,
 
 // TestAgainstReference compares the checker with the reference on random small histories.
 func TestAgainstReference(t *testing.T) {
-	n := 20000
+	n := 8000
 	if testing.Short() {
 		n = 500
 	}
