@@ -59,8 +59,9 @@ e2e: ## Run only the tests on real clusters
 	go test -race -timeout 60m -p 1 -v ./e2e/...
 
 .PHONY: generate
-generate: ## Generate deep copies and CRDs from the API types
+generate: ## Generate deep copies and CRDs from the API types, and docs/paths.md
 	$(DEV) controller-gen object paths=./pkg/api/... crd output:crd:dir=deploy/crd
+	go test ./pkg/paths -run TestDocument -update
 
 .PHONY: verify
 verify: lint ## Check that generated files and modules are up to date, and lint

@@ -27,6 +27,7 @@ var layers = map[string]int{
 	"pkg/claim":        1,
 	"pkg/history":      1,
 	"pkg/api/v1alpha1": 1,
+	"pkg/paths":        1,
 	// Concurrency that knows nothing of the subject.
 	"pkg/batch": 2,
 	// Checks models of claim by running Spin; nobody imports it but its own command.

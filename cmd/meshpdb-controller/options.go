@@ -25,7 +25,14 @@ type options struct {
 	probes          string
 	pprof           string
 	decisionTimeout time.Duration
+	preemption      string
 }
+
+// What to make of the scheduler's preemptions.
+const (
+	preemptionAccount = "Account"
+	preemptionEnforce = "Enforce"
+)
 
 func defaults() options {
 	return options{
@@ -39,6 +46,7 @@ func defaults() options {
 		metrics:         ":9964",
 		probes:          ":9880",
 		decisionTimeout: 5 * time.Second,
+		preemption:      preemptionAccount,
 	}
 }
 
@@ -55,6 +63,7 @@ func (o *options) flags(f *flag.FlagSet) {
 	f.StringVar(&o.metrics, "metrics-bind-address", o.metrics, "Address to serve Prometheus metrics on; 0 serves none")
 	f.StringVar(&o.probes, "health-probe-bind-address", o.probes, "Address to serve /healthz and /readyz on")
 	f.StringVar(&o.pprof, "pprof-bind-address", o.pprof, "Address to serve Go's profiles on, under /debug/pprof/; empty serves none. They show what is in memory: bind it to localhost")
+	f.StringVar(&o.preemption, "preemption", o.preemption, "What budgets make of pods that the scheduler preempts: Account lets them go, as native budgets do in the end; Enforce refuses what would break the budget")
 	f.DurationVar(&o.decisionTimeout, "decision-timeout", o.decisionTimeout, "Deadline of a decision; it must stay below the webhooks' timeoutSeconds")
 }
 
@@ -64,6 +73,9 @@ func (o *options) validate() error {
 	}
 	if o.decisionTimeout < 500*time.Millisecond || o.decisionTimeout > 6*time.Second {
 		return fmt.Errorf("--decision-timeout %s: must lie between 500ms and 6s, so that the answer leaves before the webhooks' 10s have passed", o.decisionTimeout)
+	}
+	if o.preemption != preemptionAccount && o.preemption != preemptionEnforce {
+		return fmt.Errorf("--preemption %q: must be %s or %s", o.preemption, preemptionAccount, preemptionEnforce)
 	}
 	if _, _, err := o.webhookAddress(); err != nil {
 		return err

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes"
@@ -180,6 +182,7 @@ func setUpAdmission(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Wo
 	server := mgr.GetWebhookServer()
 	desk := admission.Config{
 		Cluster: o.clusterName, Decider: guarded(decider), Pods: pods, Ready: ready, Answered: reporter.Answered, Log: log,
+		Facts: facts{pods, admission.Reviewer{Client: mgr.GetClient()}}, EnforcePreemption: o.preemption == preemptionEnforce,
 	}
 	server.Register("/validate", &webhookadmission.Webhook{Handler: &admission.Handler{Config: desk}})
 	server.Register("/mutate", &webhookadmission.Webhook{Handler: &admission.Precondition{Config: desk}})
@@ -237,8 +240,10 @@ func (e everywhere) NeedLeaderElection() bool        { return false }
 
 // warm fills what decisions read, before the first request.
 func warm(ctx context.Context, mgr ctrl.Manager, running *workload.Pods, coverage *workload.Coverage, synced *atomic.Bool) error {
-	if _, err := mgr.GetCache().GetInformer(ctx, &v1alpha1.DisruptionLedger{}); err != nil {
-		return fmt.Errorf("start informer: %w", err)
+	for _, read := range []client.Object{&v1alpha1.DisruptionLedger{}, &corev1.Namespace{}, &policyv1.PodDisruptionBudget{}} {
+		if _, err := mgr.GetCache().GetInformer(ctx, read); err != nil {
+			return fmt.Errorf("start informer: %w", err)
+		}
 	}
 	if running.WaitForSync(ctx) != nil || !mgr.GetCache().WaitForCacheSync(ctx) {
 		return nil
@@ -296,6 +301,12 @@ func (p *probe) check() error {
 		return nil
 	}
 	return err
+}
+
+// facts lets admission look at the own cluster.
+type facts struct {
+	*workload.Workload
+	admission.Reviewer
 }
 
 // clusters lets decide read the mesh.

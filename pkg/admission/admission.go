@@ -2,7 +2,6 @@ package admission
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -10,6 +9,8 @@ import (
 
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,6 +19,7 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/claim"
 	"github.com/meshpdb/meshpdb/pkg/decide"
+	"github.com/meshpdb/meshpdb/pkg/paths"
 	"github.com/meshpdb/meshpdb/pkg/workload"
 )
 
@@ -36,24 +38,30 @@ type Pods interface {
 	BudgetsOf(ctx context.Context, pod *corev1.Pod) ([]v1alpha1.MeshPodDisruptionBudget, error)
 }
 
-// Path is by which request a disruption came.
-type Path string
-
-// The paths that reach admission.
-const (
-	PathEviction Path = "eviction"
-	PathDeletion Path = "deletion"
-	// PathSystem is a DELETE by Kubernetes itself: accounted, not held.
-	PathSystem Path = "system"
-)
+// Facts of the own cluster that the treatment of a request rests on.
+type Facts interface {
+	// Node and DaemonSet read afresh; nil if there is none.
+	Node(ctx context.Context, name string) (*corev1.Node, error)
+	DaemonSet(ctx context.Context, namespace, name string) (*appsv1.DaemonSet, error)
+	// Terminating reports whether a namespace is, as the informer shows it.
+	Terminating(ctx context.Context, namespace string) bool
+	// NativeBudgets returns the PodDisruptionBudgets of a pod, as the informer shows them.
+	NativeBudgets(ctx context.Context, pod *corev1.Pod) ([]policyv1.PodDisruptionBudget, error)
+	// MayBreakGlass reports whether a user may let a pod go in spite of a budget.
+	MayBreakGlass(ctx context.Context, user authenticationv1.UserInfo, namespace, budget string) (bool, error)
+}
 
 // Answer is a decision as it left for the API server.
 type Answer struct {
-	Path    Path
-	User    string
-	DryRun  bool
-	Pod     *corev1.Pod
-	Budgets []v1alpha1.MeshPodDisruptionBudget
+	Path   paths.Path
+	User   string
+	DryRun bool
+	// Accounted: it goes whatever the budgets say, which were not asked.
+	Accounted bool
+	// BrokenGlass: it goes although the budgets refused, for somebody who may do that asked for it.
+	BrokenGlass bool
+	Pod         *corev1.Pod
+	Budgets     []v1alpha1.MeshPodDisruptionBudget
 	claim.Outcome
 	Took time.Duration
 }
@@ -64,6 +72,9 @@ type Config struct {
 	Cluster string
 	Decider Decider
 	Pods    Pods
+	Facts   Facts
+	// EnforcePreemption holds the scheduler to the budgets as well.
+	EnforcePreemption bool
 	// Ready says why nothing can be decided yet; nil if it can.
 	Ready func() error
 	// Answered is told every decision about a covered pod. It must not block.
@@ -97,45 +108,18 @@ func (h *Handler) Handle(ctx context.Context, r admission.Request) (response adm
 	}
 }
 
-func (h *Handler) deletion(ctx context.Context, r admission.Request) admission.Response {
-	var pod corev1.Pod
-	if err := json.Unmarshal(r.OldObject.Raw, &pod); err != nil {
-		return refuse(fmt.Sprintf("the pod to be deleted could not be decoded: %v", err))
-	}
-	if pod.Name == "" || pod.UID == "" {
-		// "null" and "{}" decode as well, into a pod that looks as if it had never been started.
-		return refuse("the pod to be deleted could not be decoded: it has no name or no UID")
-	}
-	if isSystem(r.UserInfo) {
-		h.account(ctx, r, &pod)
-		return admission.Allowed("")
-	}
-	return h.decide(ctx, r, question{path: PathDeletion, pod: &pod, dryRun: isDryRun(r), start: time.Now()})
-}
-
 // question is a request to disrupt a pod.
 type question struct {
-	path   Path
+	path   paths.Path
 	pod    *corev1.Pod
 	dryRun bool
 	start  time.Time
+	// free: the pod is not available and its controller may always replace it.
+	free bool
+	// retryAfter of a refusal, in seconds.
+	retryAfter int32
 	// asked: the cached view was asked already and does not refuse.
 	asked bool
-}
-
-// account takes note of a disruption by Kubernetes itself.
-func (h *Handler) account(ctx context.Context, r admission.Request, pod *corev1.Pod) {
-	if harmless(pod) {
-		return
-	}
-	budgets, err := h.Pods.BudgetsOf(ctx, pod)
-	if err != nil || len(budgets) == 0 {
-		return
-	}
-	h.Answered(Answer{
-		Path: PathSystem, User: r.UserInfo.Username, DryRun: isDryRun(r), Pod: pod, Budgets: budgets,
-		Outcome: claim.Outcome{Allowed: true, Budget: nameOf(budgets[0]), Sentence: fmt.Sprintf("%s deletes %s, which is accounted and not held", r.UserInfo.Username, pod.Name)},
-	})
 }
 
 // harmless reports whether the pod's going disrupts nothing: it is going
@@ -158,26 +142,46 @@ func (h *Handler) decide(ctx context.Context, r admission.Request, q question) a
 		return admission.Allowed("")
 	}
 	answer.Budgets = budgets
-	if err := h.Ready(); err != nil {
-		answer.Outcome = decide.Undecided("meshpdb in cluster %s cannot decide yet: %v", h.Cluster, err)
-		return h.answer(answer)
-	}
 	request, unknown := h.request(q.pod, budgets, q.path)
 	request.DryRun = q.dryRun
-	switch {
-	case unknown != "":
-		answer.Outcome = decide.Undecided("budget %s is new and the clusters that take part are not known yet", unknown)
-	case len(request.Budgets) == 0:
+	if unknown == "" && len(request.Budgets) == 0 {
 		return admission.Allowed("")
-	default:
-		answer.Outcome = h.ask(ctx, q, request)
+	}
+	if unknown != "" {
+		answer.Outcome = decide.Undecided("budget %s is new and the clusters that take part are not known yet", unknown)
+	} else {
+		answer.Outcome = h.ask(ctx, q, request, budgets)
+	}
+	if !answer.Allowed {
+		h.breakGlass(ctx, r, request, &answer)
 	}
 	answer.Took = time.Since(q.start)
-	return h.answer(answer)
+	return h.answer(answer).after(q.retryAfter)
 }
 
-// ask asks the cached view first.
-func (h *Handler) ask(ctx context.Context, q question, request decide.Request) claim.Outcome {
+// ask asks what costs least first.
+func (h *Handler) ask(ctx context.Context, q question, request decide.Request, budgets []v1alpha1.MeshPodDisruptionBudget) claim.Outcome {
+	request.Waived = waived(q, request, budgets)
+	suspended := request.Waived != "" && allSuspended(request, budgets)
+	if err := h.Ready(); err != nil {
+		undecided := decide.Undecided("meshpdb in cluster %s cannot decide yet: %v", h.Cluster, err)
+		if suspended {
+			return let(request, undecided)
+		}
+		return undecided
+	}
+	if request.Waived != "" {
+		outcome := h.Decider.Decide(ctx, request)
+		if suspended && !outcome.Allowed {
+			return let(request, outcome)
+		}
+		return outcome
+	}
+	if q.path == paths.Eviction {
+		if sentence := h.nativeRefusal(ctx, q.pod); sentence != "" {
+			return claim.Outcome{Cached: true, Budget: request.Budgets[0].Name, Sentence: sentence}
+		}
+	}
 	if !q.asked {
 		if outcome, refused := h.Decider.Refuse(request); refused {
 			return outcome
@@ -187,18 +191,23 @@ func (h *Handler) ask(ctx context.Context, q question, request decide.Request) c
 }
 
 // request puts the question, or names a budget whose scope is not known yet. A
-// budget that leaves the own cluster out does not cover its pods.
-func (c *Config) request(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionBudget, path Path) (question decide.Request, unknown string) {
+// budget that leaves the own cluster out does not cover its pods, and one that is
+// suspended beside others is not asked.
+func (c *Config) request(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionBudget, path paths.Path) (question decide.Request, unknown string) {
 	r := decide.Request{Namespace: pod.Namespace, Pod: pod.Name, UID: string(pod.UID), Reason: "Eviction", Services: map[string]string{}}
-	if path == PathDeletion {
+	if path != paths.Eviction {
 		r.Reason = "Deletion"
 	}
+	all := suspendedAll(budgets)
 	for i := range budgets {
+		if budgets[i].Spec.Suspend && !all {
+			continue
+		}
 		covering := workload.Covering(&budgets[i])
-		if len(covering.Clusters) == 0 {
+		if len(covering.Clusters) == 0 && !all {
 			return r, nameOf(budgets[i])
 		}
-		if !slices.Contains(covering.Clusters, c.Cluster) {
+		if len(covering.Clusters) > 0 && !slices.Contains(covering.Clusters, c.Cluster) {
 			continue
 		}
 		r.Budgets = append(r.Budgets, covering)
@@ -207,12 +216,28 @@ func (c *Config) request(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionBu
 	return r, ""
 }
 
-func (c *Config) answer(a Answer) admission.Response {
+func (c *Config) answer(a Answer) answered {
 	c.Answered(a)
-	if a.Allowed {
-		return admission.Allowed(a.Sentence)
+	if !a.Allowed {
+		return answered{refuse(a.Sentence)}
 	}
-	return refuse(a.Sentence)
+	response := admission.Allowed(a.Sentence)
+	if a.BrokenGlass {
+		// Into the audit log of the API server, as meshpdb.io/break-glass.
+		response.AuditAnnotations = map[string]string{"break-glass": a.Sentence}
+	}
+	return answered{response}
+}
+
+// answered is a response on its way out.
+type answered struct{ admission.Response }
+
+// after adds Retry-After, in seconds, to a refusal.
+func (a answered) after(seconds int32) admission.Response {
+	if !a.Allowed && a.Result != nil && a.Result.Details != nil {
+		a.Result.Details.RetryAfterSeconds = seconds
+	}
+	return a.Response
 }
 
 func isDryRun(r admission.Request) bool { return r.DryRun != nil && *r.DryRun }

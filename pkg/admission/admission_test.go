@@ -18,6 +18,7 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/claim"
 	"github.com/meshpdb/meshpdb/pkg/decide"
+	"github.com/meshpdb/meshpdb/pkg/paths"
 )
 
 // going is when terminating pods began to.
@@ -144,7 +145,7 @@ func TestWhatTheDeciderIsAsked(t *testing.T) {
 	d.budgets[2].Status.Clusters = []v1alpha1.ClusterStatus{{Name: "c3", Bound: "minAvailable 2"}}
 	handle(t, d.handler(), evicting(plain))
 	handle(t, d.handler(), deleting(pod(), dry))
-	want := "{n db-0 u0 Eviction [{n/b [c1 c2] map[]} {n/d [c1 c3] map[c3:[minAvailable 2]]}] map[b:db d:front] false}"
+	want := "{n db-0 u0 Eviction [{n/b [c1 c2] map[]} {n/d [c1 c3] map[c3:[minAvailable 2]]}] map[b:db d:front] false }"
 	if got := fmt.Sprint(d.decided[0]); got != want {
 		t.Errorf("eviction:\n got %s\nwant %s", got, want)
 	}
@@ -162,7 +163,7 @@ func TestEvictionsRefusedFromTheCache(t *testing.T) {
 	if d.liveLookups != 0 || len(d.decided) != 0 {
 		t.Errorf("%d look-ups, %d decisions", d.liveLookups, len(d.decided))
 	}
-	if len(d.answered) != 1 || d.answered[0].Path != PathEviction || d.answered[0].User != "jane" || d.answered[0].Sentence != "there is no room" {
+	if len(d.answered) != 1 || d.answered[0].Path != paths.Eviction || d.answered[0].User != "jane" || d.answered[0].Sentence != "there is no room" {
 		t.Errorf("reported: %+v", d.answered)
 	}
 	for name, r := range map[string]admission.Request{
@@ -273,8 +274,8 @@ func old(raw string) func(*admission.Request) {
 	return func(r *admission.Request) { r.OldObject.Raw = []byte(raw) }
 }
 
-// Kubernetes' own deletes are accounted and not held; whoever else lives in
-// kube-system is held like a person.
+// Controllers that can wait are held like people, and whoever else lives in
+// kube-system; what Kubernetes must do is accounted.
 func TestWhoIsHeld(t *testing.T) {
 	const kubeSystem = "system:serviceaccount:kube-system:"
 	for _, u := range []struct {
@@ -283,17 +284,16 @@ func TestWhoIsHeld(t *testing.T) {
 		held   bool
 	}{
 		{name: kubeSystem + "cronjob-controller"},
-		{name: kubeSystem + "daemon-set-controller"},
+		{name: kubeSystem + "daemon-set-controller", held: true},
 		{name: kubeSystem + "deployment-controller"},
 		{name: kubeSystem + "device-taint-eviction-controller"},
 		{name: kubeSystem + "generic-garbage-collector"},
 		{name: kubeSystem + "job-controller"},
 		{name: kubeSystem + "namespace-controller"},
-		{name: kubeSystem + "node-controller"},
 		{name: kubeSystem + "pod-garbage-collector"},
-		{name: kubeSystem + "replicaset-controller"},
-		{name: kubeSystem + "replication-controller"},
-		{name: kubeSystem + "statefulset-controller"},
+		{name: kubeSystem + "replicaset-controller", held: true},
+		{name: kubeSystem + "replication-controller", held: true},
+		{name: kubeSystem + "statefulset-controller", held: true},
 		{name: kubeSystem + "ttl-after-finished-controller"},
 		{name: "system:kube-controller-manager"},
 		{name: "system:kube-scheduler"},
@@ -324,12 +324,12 @@ func TestWhoIsHeld(t *testing.T) {
 			a := d.answered[0]
 			if u.held {
 				isRefusal(t, response, "there is no room")
-				if a.Path != PathDeletion || a.User != u.name || a.Allowed {
+				if a.Path != paths.OfDeletion(user(u.name, u.groups...)) || a.User != u.name || a.Allowed || a.Accounted {
 					t.Errorf("reported: %+v", a)
 				}
 				return
 			}
-			if a.Path != PathSystem || a.User != u.name || !a.Allowed || a.Budget != "n/b" || !strings.Contains(a.Sentence, "accounted and not held") {
+			if a.Path == paths.Deletion || !a.Accounted || a.User != u.name || !a.Allowed || a.Budget != "n/b" || !strings.Contains(a.Sentence, "accounted and not held") {
 				t.Errorf("reported: %+v", a)
 			}
 			if len(d.decided)+len(d.refused) != 0 {

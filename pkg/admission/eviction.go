@@ -12,6 +12,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
+	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/paths"
 )
 
 // eviction is what matters of a policy/v1 Eviction.
@@ -74,29 +78,32 @@ func (h *Handler) eviction(ctx context.Context, r admission.Request) admission.R
 	case pod.UID != e.uid:
 		return admission.Allowed("the pod has been replaced; the API server refuses by the UID precondition")
 	}
-	return h.decide(ctx, r, question{path: PathEviction, pod: pod, dryRun: e.dryRun, start: start, asked: asked})
+	return h.decide(ctx, r, question{path: paths.Eviction, pod: pod, dryRun: e.dryRun, start: start, asked: asked})
 }
 
 // refuseCached answers what the cached view refuses, without a write or a network call.
 func (c *Config) refuseCached(ctx context.Context, r admission.Request, pod *corev1.Pod, dryRun bool, start time.Time) (admission.Response, bool) {
-	if harmless(pod) || c.Ready() != nil {
+	if _, glass := pod.Annotations[v1alpha1.BreakGlassAnnotation]; glass || harmless(pod) || c.Ready() != nil {
 		return admission.Response{}, false
 	}
 	budgets, err := c.Pods.BudgetsOf(ctx, pod)
 	if err != nil || len(budgets) == 0 {
 		return admission.Response{}, false
 	}
-	request, unknown := c.request(pod, budgets, PathEviction)
-	if unknown != "" || len(request.Budgets) == 0 {
+	request, unknown := c.request(pod, budgets, paths.Eviction)
+	if unknown != "" || len(request.Budgets) == 0 || waived(question{pod: pod}, request, budgets) != "" {
 		return admission.Response{}, false
 	}
 	request.DryRun = dryRun
-	outcome, refused := c.Decider.Refuse(request)
+	outcome, refused := claim.Outcome{Cached: true, Budget: request.Budgets[0].Name, Sentence: c.nativeRefusal(ctx, pod)}, true
+	if outcome.Sentence == "" {
+		outcome, refused = c.Decider.Refuse(request)
+	}
 	if !refused {
 		return admission.Response{}, false
 	}
 	return c.answer(Answer{
-		Path: PathEviction, User: r.UserInfo.Username, DryRun: dryRun, Pod: pod, Budgets: budgets,
+		Path: paths.Eviction, User: r.UserInfo.Username, DryRun: dryRun, Pod: pod, Budgets: budgets,
 		Outcome: outcome, Took: time.Since(start),
-	}), true
+	}).Response, true
 }

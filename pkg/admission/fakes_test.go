@@ -9,8 +9,10 @@ import (
 
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -34,6 +36,14 @@ type desk struct {
 	refuse *claim.Outcome
 	decide func(decide.Request) claim.Outcome
 
+	// node of the pod, set that owns it, and what else admission may find out.
+	node                          *corev1.Node
+	set                           *appsv1.DaemonSet
+	native                        []policyv1.PodDisruptionBudget
+	factsErr                      error
+	terminating, glass, preempted bool
+	reviewed                      []string
+
 	refused, decided []decide.Request
 	answered         []Answer
 	liveLookups      int
@@ -49,6 +59,8 @@ func newDesk() *desk {
 	return &desk{
 		live: pod(), cached: pod(), budgets: []v1alpha1.MeshPodDisruptionBudget{budgetOf("b")},
 		decide: func(decide.Request) claim.Outcome { return yes },
+		// No pod of the tests says which DaemonSet it belongs to, so any will do.
+		set: &appsv1.DaemonSet{},
 	}
 }
 
@@ -58,7 +70,7 @@ func (d *desk) precondition() *Precondition { return &Precondition{d.config()} }
 
 func (d *desk) config() Config {
 	return Config{
-		Cluster: "c1", Decider: (*deskDecider)(d), Pods: d, Log: logr.Discard(),
+		Cluster: "c1", Decider: (*deskDecider)(d), Pods: d, Facts: (*deskFacts)(d), Log: logr.Discard(), EnforcePreemption: d.preempted,
 		Ready:    func() error { return d.notReady },
 		Answered: func(a Answer) { d.answered = append(d.answered, a) },
 	}
@@ -78,6 +90,25 @@ func (d *desk) Pod(_ context.Context, namespace, name string) (*corev1.Pod, erro
 
 func (d *desk) BudgetsOf(context.Context, *corev1.Pod) ([]v1alpha1.MeshPodDisruptionBudget, error) {
 	return d.budgets, d.budgetsErr
+}
+
+type deskFacts desk
+
+func (d *deskFacts) Node(context.Context, string) (*corev1.Node, error) { return d.node, d.factsErr }
+
+func (d *deskFacts) DaemonSet(context.Context, string, string) (*appsv1.DaemonSet, error) {
+	return d.set, d.factsErr
+}
+
+func (d *deskFacts) Terminating(context.Context, string) bool { return d.terminating }
+
+func (d *deskFacts) NativeBudgets(context.Context, *corev1.Pod) ([]policyv1.PodDisruptionBudget, error) {
+	return d.native, d.factsErr
+}
+
+func (d *deskFacts) MayBreakGlass(_ context.Context, u authenticationv1.UserInfo, namespace, budget string) (bool, error) {
+	d.reviewed = append(d.reviewed, u.Username+" "+namespace+"/"+budget)
+	return d.glass, d.factsErr
 }
 
 type deskDecider desk

@@ -54,7 +54,7 @@ func NewReporter(registerer prometheus.Registerer, recorder events.EventRecorder
 		podEvents: rate.NewLimiter(rate.Every(podEventInterval), podEventsBurst),
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "meshpdb_decisions_total",
-			Help: "Answers to requests that would disrupt a covered pod, by path (eviction, deletion, system), verdict (allowed, refused) and reason.",
+			Help: "Answers to requests that would disrupt a covered pod, by path (see docs/paths.md), verdict (allowed, refused) and reason.",
 		}, []string{"path", "verdict", "reason"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "meshpdb_decision_duration_seconds",
@@ -128,12 +128,18 @@ func reference(kind schema.GroupVersionKind, o metav1.Object) *corev1.ObjectRefe
 
 func reason(a Answer) string {
 	switch {
-	case a.Path == PathSystem:
+	case a.BrokenGlass:
+		return "GlassBroken"
+	case a.Accounted:
 		return "Accounted"
+	case a.Waived:
+		return "Waived"
 	case a.Repeated:
 		return "Repeated"
 	case a.GaveWay:
 		return "GaveWay"
+	case a.Cached && a.Decision.Verdict == budget.Invalid:
+		return "NativeBudget"
 	case a.Decision.Verdict != budget.Invalid:
 		return a.Decision.Reason.String()
 	default:

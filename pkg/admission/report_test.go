@@ -16,6 +16,7 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/budget"
 	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/paths"
 )
 
 // recorder notes events as "regarding<related type reason action note".
@@ -54,17 +55,20 @@ func decision(v budget.Verdict, r budget.Reason) budget.Decision {
 func TestMetrics(t *testing.T) {
 	r, _, registry, _ := newReporter(t)
 	for _, a := range []Answer{
-		{Path: PathEviction, Outcome: yes, Took: 3 * time.Millisecond},
-		{Path: PathEviction, Outcome: yes, Took: 30 * time.Millisecond},
-		{Path: PathEviction, Outcome: no},
-		{Path: PathEviction, Outcome: claim.Outcome{Allowed: true, Repeated: true}},
-		{Path: PathEviction, Outcome: claim.Outcome{Undecidable: true, Sentence: "starting"}},
-		{Path: PathDeletion, Outcome: claim.Outcome{Undecidable: true, Decision: decision(budget.Deny, budget.ClusterUnread)}},
-		{Path: PathDeletion, Outcome: claim.Outcome{Undecidable: true, Decision: decision(budget.Deny, budget.ViewsDiffer)}},
-		{Path: PathDeletion, Outcome: claim.Outcome{Undecidable: true, Decision: decision(budget.Deny, budget.Unbounded)}},
+		{Path: paths.Eviction, Outcome: yes, Took: 3 * time.Millisecond},
+		{Path: paths.Eviction, Outcome: yes, Took: 30 * time.Millisecond},
+		{Path: paths.Eviction, Outcome: no},
+		{Path: paths.Eviction, Outcome: claim.Outcome{Allowed: true, Repeated: true}},
+		{Path: paths.Eviction, Outcome: claim.Outcome{Undecidable: true, Sentence: "starting"}},
+		{Path: paths.Deletion, Outcome: claim.Outcome{Undecidable: true, Decision: decision(budget.Deny, budget.ClusterUnread)}},
+		{Path: paths.Deletion, Outcome: claim.Outcome{Undecidable: true, Decision: decision(budget.Deny, budget.ViewsDiffer)}},
+		{Path: paths.Deletion, Outcome: claim.Outcome{Undecidable: true, Decision: decision(budget.Deny, budget.Unbounded)}},
 		// A dry-run counts as well: it was asked and answered.
-		{Path: PathDeletion, Outcome: no, DryRun: true},
-		{Path: PathSystem, Outcome: claim.Outcome{Allowed: true}},
+		{Path: paths.Deletion, Outcome: no, DryRun: true},
+		{Path: paths.Eviction, Outcome: claim.Outcome{Allowed: true, Waived: true}, BrokenGlass: true},
+		{Path: paths.ReplicaSet, Outcome: claim.Outcome{Allowed: true, Waived: true}},
+		{Path: paths.Eviction, Outcome: claim.Outcome{Cached: true}},
+		{Path: paths.Namespace, Accounted: true, Outcome: claim.Outcome{Allowed: true}},
 	} {
 		a.Pod = pod()
 		r.Answered(a)
@@ -75,17 +79,20 @@ func TestMetrics(t *testing.T) {
 		"path=deletion reason=InsufficientPods verdict=refused: 1",
 		"path=deletion reason=NoBound verdict=refused: 1",
 		"path=deletion reason=ViewsDiffer verdict=refused: 1",
+		"path=eviction reason=GlassBroken verdict=allowed: 1",
 		"path=eviction reason=InsufficientPods verdict=refused: 1",
+		"path=eviction reason=NativeBudget verdict=refused: 1",
 		"path=eviction reason=Repeated verdict=allowed: 1",
 		"path=eviction reason=SufficientPods verdict=allowed: 2",
 		"path=eviction reason=Undecided verdict=refused: 1",
-		"path=system reason=Accounted verdict=allowed: 1",
+		"path=namespace reason=Accounted verdict=allowed: 1",
+		"path=replicaset reason=Waived verdict=allowed: 1",
 	}
 	if got := gathered(t, registry, "meshpdb_decisions_total"); !slices.Equal(got, want) {
 		t.Errorf("decisions:\n got %q\nwant %q", got, want)
 	}
 	durations := gathered(t, registry, "meshpdb_decision_duration_seconds")
-	for _, want := range []string{"path=eviction verdict=allowed: 3 in 0.033s", "path=deletion verdict=refused: 4 in 0.000s", "path=system verdict=allowed: 1 in 0.000s"} {
+	for _, want := range []string{"path=eviction verdict=allowed: 4 in 0.033s", "path=deletion verdict=refused: 4 in 0.000s", "path=namespace verdict=allowed: 1 in 0.000s"} {
 		if !slices.Contains(durations, want) {
 			t.Errorf("durations lack %q: %q", want, durations)
 		}
@@ -132,24 +139,24 @@ func TestEvents(t *testing.T) {
 		want   []string
 	}{
 		"refused": {
-			Answer{Path: PathEviction, Outcome: no},
+			Answer{Path: paths.Eviction, Outcome: no},
 			[]string{"db-0<b Warning DisruptionRefused Disrupt there is no room", "b<none Warning DisruptionRefused Disrupt there is no room"},
 		},
 		"allowed": {
-			Answer{Path: PathDeletion, Outcome: yes},
+			Answer{Path: paths.Deletion, Outcome: yes},
 			[]string{"db-0<b Normal DisruptionAllowed Disrupt there is room", "b<none Normal DisruptionAllowed Disrupt there is room"},
 		},
 		"no budget decided": {
-			Answer{Path: PathDeletion, Outcome: claim.Outcome{Sentence: "starting"}},
+			Answer{Path: paths.Deletion, Outcome: claim.Outcome{Sentence: "starting"}},
 			[]string{
 				"db-0<b Warning DisruptionRefused Disrupt starting", "b<none Warning DisruptionRefused Disrupt starting",
 				"db-0<b2 Warning DisruptionRefused Disrupt starting", "b2<none Warning DisruptionRefused Disrupt starting",
 			},
 		},
-		"dry-run": {Answer{Path: PathDeletion, Outcome: no, DryRun: true}, nil},
+		"dry-run": {Answer{Path: paths.Deletion, Outcome: no, DryRun: true}, nil},
 		// Not a format.
 		"percentage": {
-			Answer{Path: PathEviction, Outcome: claim.Outcome{Budget: "n/b", Sentence: "needs 50% of %d"}},
+			Answer{Path: paths.Eviction, Outcome: claim.Outcome{Budget: "n/b", Sentence: "needs 50% of %d"}},
 			[]string{"db-0<b Warning DisruptionRefused Disrupt needs 50% of %d", "b<none Warning DisruptionRefused Disrupt needs 50% of %d"},
 		},
 	} {
@@ -171,7 +178,7 @@ func TestEvents(t *testing.T) {
 func TestEventsOnPodsAreBounded(t *testing.T) {
 	r, events, _, _ := newReporter(t)
 	for range 500 {
-		r.Answered(Answer{Path: PathEviction, Outcome: no, Pod: pod(), Budgets: []v1alpha1.MeshPodDisruptionBudget{budgetOf("b")}})
+		r.Answered(Answer{Path: paths.Eviction, Outcome: no, Pod: pod(), Budgets: []v1alpha1.MeshPodDisruptionBudget{budgetOf("b")}})
 	}
 	pods := 0
 	for _, e := range events.events {

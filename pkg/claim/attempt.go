@@ -66,6 +66,10 @@ type Request struct {
 	// who takes part, is asked again before the answer is no. Waiting is always
 	// safe; it bridges a publisher's hand-over.
 	Patience time.Time
+	// Waived, if not empty, says why the pod goes whatever its budgets say. It is
+	// claimed for others to see, and granted without a look at them: a pod that is not
+	// available takes nothing that a grant elsewhere has counted on.
+	Waived string
 }
 
 // Outcome is how an Attempt ended.
@@ -84,6 +88,8 @@ type Outcome struct {
 	Undecidable bool
 	// Cached: denied by the cached view alone, without a claim.
 	Cached bool
+	// Waived: allowed whatever the budgets say.
+	Waived bool
 	// GaveWay: denied although budget is free, for the sake of a pod that has waited longer.
 	GaveWay bool
 }
@@ -186,8 +192,21 @@ func (a *Attempt) Registered(instances []string, err error) {
 	case len(next) > 0:
 		a.step = WriteInstances
 	default:
-		a.step = ReadClusters
+		a.announced()
 	}
+}
+
+// announced goes on once every instance shows the claim.
+func (a *Attempt) announced() {
+	if a.request.Waived == "" {
+		a.step = ReadClusters
+		return
+	}
+	a.outcome = Outcome{Waived: true, Sentence: a.request.Waived}
+	if len(a.request.Budgets) > 0 {
+		a.outcome.Budget = a.request.Budgets[0].Name
+	}
+	a.step = GrantClaim
 }
 
 // Written tells which instances acknowledged the claim. Only when all have,
@@ -206,7 +225,7 @@ func (a *Attempt) Written(acknowledged []string) {
 		a.step = ReadRegistry
 		return
 	}
-	a.step = ReadClusters
+	a.announced()
 }
 
 // Read tells the snapshots of one round, one per cluster of Clusters, and

@@ -308,3 +308,27 @@ func TestQuestionTakesLastKnownBounds(t *testing.T) {
 		t.Errorf("got %s\nwant %s", text, want)
 	}
 }
+
+// A waived disruption is claimed like any other, so that nobody counts the pod,
+// and looks at no cluster.
+func TestAWaivedAttemptIsClaimedAndGrantedWithoutALook(t *testing.T) {
+	for _, writing := range [][]string{{"registry i1", "written i1"}, {"written i1", "registry i1"}} {
+		a := begin("n/b", "n/d")
+		a.request.Waived = "db-0 is not ready"
+		tell(t, a, "appended")
+		for _, word := range writing {
+			if a.Next() == ReadClusters || a.Next() == GrantClaim {
+				t.Fatalf("%v: %s before every instance shows the claim", writing, a.Next())
+			}
+			tell(t, a, word)
+		}
+		if a.Next() != GrantClaim {
+			t.Fatalf("%v: then %s", writing, a.Next())
+		}
+		tell(t, a, "granted ok")
+		o := a.Outcome()
+		if a.Next() != Answer || !o.Allowed || !o.Waived || o.Budget != "n/b" || o.Sentence != "db-0 is not ready" || a.Rounds() != 0 {
+			t.Errorf("%v: %s, %+v after %d rounds", writing, a.Next(), o, a.Rounds())
+		}
+	}
+}

@@ -113,6 +113,10 @@ func TestAStartIsNoProblem(t *testing.T) {
 	expect(t, "standing", enforced(standing, starting, nil), "True Enforced")
 	expect(t, "one has failed", enforced(standing, failed, nil), "False KVStoreUnavailable")
 	expect(t, "its own problem", enforced(standing, starting, lost), "False ServiceNotFound")
+	suspended := newBudget("n", "b")
+	suspended.Spec.Suspend = true
+	expect(t, "suspended", enforced(suspended, nil, nil), "False Suspended")
+	expect(t, "suspended, no service", enforced(suspended, nil, lost), "False ServiceNotFound")
 	expect(t, "in service", enforced(newBudget("n", "b"), nil, nil), "True Enforced")
 }
 

@@ -104,12 +104,14 @@ func (r *Budgets) conditions(b *v1alpha1.MeshPodDisruptionBudget, status *v1alph
 	switch {
 	case errors.As(problem, &p):
 		no(p.Reason, p.Message)
+	case b.Spec.Suspend:
+		no(v1alpha1.ReasonSuspended, "spec.suspend is set: disruptions in this cluster go whatever the budget says; the other clusters still hold theirs")
 	case len(problems) > 0:
 		// Always the same one: each change of the message is a write.
 		instance := slices.Min(slices.Collect(maps.Keys(problems)))
 		no(v1alpha1.ReasonKVStoreUnavailable, fmt.Sprintf("instance %s of the own ClusterMesh kvstore is not in service: %v", instance, problems[instance]))
 	}
-	if errors.As(problem, &p) || !starting(problems) {
+	if errors.As(problem, &p) || b.Spec.Suspend || !starting(problems) {
 		meta.SetStatusCondition(&status.Conditions, enforced)
 	}
 	shared := metav1.Condition{

@@ -72,6 +72,9 @@ type Request struct {
 	Services map[string]string
 	// DryRun decides without a claim, and reserves nothing.
 	DryRun bool
+	// Waived, if not empty, says why the pod goes whatever its budgets say: it is
+	// only claimed, so that all clusters know.
+	Waived string
 }
 
 // Config of a Decider. All fields are required except those with defaults.
@@ -120,7 +123,7 @@ type Decider struct {
 	// seen is the largest ticket that was ever seen, by namespace: a peer that has drawn the last one ends the order
 	// of arrival where it takes part, and nowhere else.
 	seen  map[string]uint64
-	turns    *claim.Turns
+	turns *claim.Turns
 	// telling holds the budgets whose waiters the mesh is told of.
 	telling map[string]*telling
 	closed  bool
@@ -163,15 +166,19 @@ func (d *Decider) Close() {
 func (d *Decider) Decide(ctx context.Context, r Request) claim.Outcome {
 	ctx, cancel := context.WithTimeout(ctx, d.config.Timeout)
 	defer cancel()
-	if r.DryRun {
+	switch {
+	case r.DryRun && r.Waived != "":
+		return claim.Outcome{Allowed: true, Waived: true, Budget: r.Budgets[0].Name, Sentence: r.Waived}
+	case r.DryRun:
 		return d.preview(ctx, r)
 	}
 	ticket := d.keptTicket(r)
 	defer d.claim(r.UID, ticket)()
 	o := d.run(ctx, r, ticket)
-	if o.Allowed {
+	switch {
+	case o.Allowed:
 		d.served(r, o)
-	} else {
+	case r.Waived == "":
 		d.refused(r, o, nil, true)
 	}
 	return o
@@ -234,6 +241,7 @@ func (d *Decider) run(ctx context.Context, r Request, ticket uint64) claim.Outco
 		// Time to withdraw, or to make the grant durable, within the deadline.
 		Deadline: deadline.Add(-d.config.Timeout / 5),
 		Patience: time.Now().Add(d.config.Patience),
+		Waived:   r.Waived,
 	})
 	for {
 		step := a.Next()

@@ -617,3 +617,24 @@ func other(s claim.Snapshot) claim.Snapshot {
 	s.Budgets["n/b"] = r
 	return s
 }
+
+// What is waived is claimed for others to see, and reads nobody.
+func TestAWaivedRequestIsOnlyClaimed(t *testing.T) {
+	s := newStage()
+	r := request()
+	r.Waived = "db-0 is not ready"
+	d := s.decider(t)
+	o := d.Decide(t.Context(), r)
+	if !o.Allowed || !o.Waived || o.Sentence != "db-0 is not ready" {
+		t.Errorf("got %+v", o)
+	}
+	expect(t, "ledger", s.stands(), []string{"me1 Granted"})
+	expect(t, "reads", s.taken("Snapshot", "Scope"), []string{})
+	d.Close()
+	expect(t, "i1", s.shows("i1"), []string{"me1 Granted"})
+	r.DryRun = true
+	if o := d.Decide(t.Context(), r); !o.Allowed || !o.Waived {
+		t.Errorf("dry-run: %+v", o)
+	}
+	expect(t, "ledger after a dry-run", s.stands(), []string{"me1 Granted"})
+}

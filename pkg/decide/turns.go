@@ -146,7 +146,7 @@ func (d *Decider) served(r Request, o claim.Outcome) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, b := range r.Budgets {
-		d.turns.Served(b.Name, r.UID, b.Name == o.Budget && o.Decision.Left <= o.Decision.Desired)
+		d.turns.Served(b.Name, r.UID, b.Name == o.Budget && !o.Waived && o.Decision.Left <= o.Decision.Desired)
 		if t := d.telling[b.Name]; t != nil && t.shown {
 			d.tellSoon(r.Namespace, b.Name)
 		}

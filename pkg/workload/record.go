@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 )
 
 // record is what decisions need of a pod: about 400 bytes, where a corev1.Pod
@@ -32,6 +34,8 @@ type record struct {
 	// deleted is the deletionTimestamp in seconds, 0 if there is none.
 	deleted       int64
 	ready, mirror bool
+	// glass: somebody wants the pod to go in spite of its budgets.
+	glass bool
 }
 
 // owner is a pod's controller; the zero value is none.
@@ -41,7 +45,7 @@ func compact(pod *corev1.Pod) *record {
 	r := &record{
 		namespace: unique.Make(pod.Namespace), node: unique.Make(pod.Spec.NodeName), phase: unique.Make(string(pod.Status.Phase)),
 		name: pod.Name, uid: string(pod.UID), version: pod.ResourceVersion,
-		labels: joinLabels(pod.Labels), ready: IsReady(pod), mirror: IsMirror(pod),
+		labels: joinLabels(pod.Labels), ready: IsReady(pod), mirror: IsMirror(pod), glass: pod.Annotations[v1alpha1.BreakGlassAnnotation] != "",
 	}
 	var controller owner
 	if ref := metav1.GetControllerOfNoCopy(pod); ref != nil {
@@ -77,6 +81,13 @@ func (r *record) fill(pod *corev1.Pod) {
 	}
 	if r.mirror {
 		pod.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: ""}
+	}
+	if r.glass {
+		// Whether is known here, why is not.
+		if pod.Annotations == nil {
+			pod.Annotations = map[string]string{}
+		}
+		pod.Annotations[v1alpha1.BreakGlassAnnotation] = ""
 	}
 	if o := r.owner.Value(); o != (owner{}) {
 		controls := true

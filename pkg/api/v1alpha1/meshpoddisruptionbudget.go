@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
@@ -79,6 +80,20 @@ type MeshPodDisruptionBudgetSpec struct {
 	// +kubebuilder:validation:items:MaxLength=32
 	// +kubebuilder:validation:items:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Clusters []string `json:"clusters,omitempty"`
+
+	// unhealthyPodEvictionPolicy says when a running pod that is not ready may be
+	// evicted, in the words of policy/v1. IfHealthyBudget, the default: while the budget is met
+	// without it. AlwaysAllow: always.
+	//
+	// +optional
+	// +kubebuilder:validation:Enum=IfHealthyBudget;AlwaysAllow
+	UnhealthyPodEvictionPolicy *policyv1.UnhealthyPodEvictionPolicyType `json:"unhealthyPodEvictionPolicy,omitempty"`
+
+	// suspend lets every disruption in this cluster go whatever the budget says. The
+	// other clusters still hold theirs, and count what is disrupted here.
+	//
+	// +optional
+	Suspend bool `json:"suspend,omitempty"`
 }
 
 // MeshPodDisruptionBudgetStatus is the state of the budget as the cluster's

@@ -4,6 +4,11 @@ package v1alpha1
 const (
 	// MaxUnavailableAnnotation on a global Service makes a budget: the short form of spec.maxUnavailable.
 	MaxUnavailableAnnotation = "meshpdb.io/max-unavailable"
+	// BreakGlassAnnotation on a pod says why it must go although its budget
+	// refuses. Only somebody who may do BreakGlassVerb on the budget is let through by it.
+	BreakGlassAnnotation = "meshpdb.io/break-glass"
+	// BreakGlassVerb is a virtual verb on meshpoddisruptionbudgets.
+	BreakGlassVerb = "break-glass"
 	// MinAvailableAnnotation on a global Service makes a budget: the short form of spec.minAvailable.
 	MinAvailableAnnotation = "meshpdb.io/min-available"
 	// NamespaceLabel stands on every namespace that holds a budget; the webhooks select it.
@@ -31,6 +36,7 @@ const (
 	ReasonProtectedNamespace   = "ProtectedNamespace"
 	ReasonClusterNotInScope    = "ClusterNotInScope"
 	ReasonKVStoreUnavailable   = "KVStoreUnavailable"
+	ReasonSuspended            = "Suspended"
 	ReasonShared               = "Shared"
 	ReasonNotExported          = "NotExported"
 )

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"flag"
+	"strings"
+	"testing"
+)
+
+func TestOptions(t *testing.T) {
+	for _, c := range []struct {
+		args, want string
+	}{
+		{"--cluster-name=c1", ""},
+		{"--cluster-name=c1 --preemption=Enforce", ""},
+		{"--cluster-name=c1 --preemption=enforce", `--preemption "enforce": must be Account or Enforce`},
+		{"", "--cluster-name is required"},
+		{"--cluster-name=c1 --decision-timeout=9s", "--decision-timeout 9s: must lie between"},
+		{"--cluster-name=c1 --webhook-bind-address=x", "--webhook-bind-address"},
+	} {
+		o := defaults()
+		flags := flag.NewFlagSet("", flag.ContinueOnError)
+		o.flags(flags)
+		if err := flags.Parse(strings.Fields(c.args)); err != nil {
+			t.Fatal(err)
+		}
+		err := o.validate()
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: got %v, want %q", c.args, err, c.want)
+		}
+	}
+}
