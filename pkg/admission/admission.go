@@ -171,6 +171,9 @@ func (h *Handler) ask(ctx context.Context, q question, request decide.Request, b
 		return undecided
 	}
 	if request.Waived != "" {
+		if !suspended {
+			request.StillFree = func(ctx context.Context) (bool, error) { return h.stillUnready(ctx, q.pod) }
+		}
 		outcome := h.Decider.Decide(ctx, request)
 		if suspended && !outcome.Allowed {
 			return let(request, outcome)

@@ -145,7 +145,7 @@ func TestWhatTheDeciderIsAsked(t *testing.T) {
 	d.budgets[2].Status.Clusters = []v1alpha1.ClusterStatus{{Name: "c3", Bound: "minAvailable 2"}}
 	handle(t, d.handler(), evicting(plain))
 	handle(t, d.handler(), deleting(pod(), dry))
-	want := "{n db-0 u0 Eviction [{n/b [c1 c2] map[]} {n/d [c1 c3] map[c3:[minAvailable 2]]}] map[b:db d:front] false }"
+	want := "{n db-0 u0 Eviction [{n/b [c1 c2] map[]} {n/d [c1 c3] map[c3:[minAvailable 2]]}] map[b:db d:front] false  <nil>}"
 	if got := fmt.Sprint(d.decided[0]); got != want {
 		t.Errorf("eviction:\n got %s\nwant %s", got, want)
 	}

@@ -134,6 +134,40 @@ func outcomeOf(t *testing.T, d *desk, r admission.Response) string {
 	return fmt.Sprintf("%+v, decided %+v, reported %+v", r.Result, d.decided, d.answered)
 }
 
+// A pod that has become ready since is not free any more.
+func TestAWaiverIsLookedAtAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		now  func(*desk)
+		want bool
+	}{
+		"still unready": {func(d *desk) { unready(d.live) }, true},
+		"ready now":     {func(*desk) {}, false},
+		"gone":          {func(d *desk) { d.live = nil }, true},
+		"replaced":      {func(d *desk) { d.live.UID = "u1" }, true},
+		"unreadable":    {func(d *desk) { d.liveErr = errors.New("timed out") }, false},
+	} {
+		d := newDesk()
+		c.now(d)
+		still, asked := false, false
+		d.decide = func(r decide.Request) claim.Outcome {
+			if asked = r.StillFree != nil; asked {
+				still, _ = r.StillFree(t.Context())
+			}
+			return no
+		}
+		handle(t, d.handler(), deleting(podWith(unready), by(user(kubeSystem+"replicaset-controller"))))
+		if !asked || still != c.want {
+			t.Errorf("%s: asked %t, still free %t", name, asked, still)
+		}
+	}
+	d := newDesk()
+	d.budgets[0].Spec.Suspend = true
+	handle(t, d.handler(), deleting(pod()))
+	if d.decided[0].StillFree != nil {
+		t.Error("a suspended budget does not depend on the pod's state")
+	}
+}
+
 // What is suspended goes even if it cannot be claimed; beside another budget it is not asked.
 func TestSuspendedBudgets(t *testing.T) {
 	for name, change := range map[string]func(*desk){

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
@@ -31,6 +32,15 @@ func waived(q question, r decide.Request, budgets []v1alpha1.MeshPodDisruptionBu
 		return fmt.Sprintf("%s is not ready, and unhealthyPodEvictionPolicy is AlwaysAllow", r.Pod)
 	}
 	return ""
+}
+
+// stillUnready reads a pod afresh.
+func (c *Config) stillUnready(ctx context.Context, pod *corev1.Pod) (bool, error) {
+	now, err := c.Pods.Pod(ctx, pod.Namespace, pod.Name)
+	if err != nil {
+		return false, err
+	}
+	return now == nil || now.UID != pod.UID || !workload.IsReady(now), nil
 }
 
 // asked reports whether all budgets of a request are so.

@@ -33,13 +33,16 @@ const (
 	// WithdrawClaim: compare-and-swap Ledger.Withdraw, unmirror once that was
 	// acknowledged and not before (a grant may be under way); tell Withdrawn.
 	WithdrawClaim
+	// ConfirmWaiver: quorum-read the pod once more; tell Confirmed. Somebody may have
+	// counted it if it became available before its claim was shown.
+	ConfirmWaiver
 	// Answer: the attempt has ended; see Outcome.
 	Answer
 )
 
 // String returns the step's name, for logs and test traces.
 func (s Step) String() string {
-	names := []string{"Invalid", "AppendClaim", "ReadRegistry", "WriteInstances", "ReadClusters", "AwaitChange", "GrantClaim", "WithdrawClaim", "Answer"}
+	names := []string{"Invalid", "AppendClaim", "ReadRegistry", "WriteInstances", "ReadClusters", "AwaitChange", "GrantClaim", "WithdrawClaim", "ConfirmWaiver", "Answer"}
 	if int(s) < len(names) {
 		return names[s]
 	}
@@ -67,9 +70,11 @@ type Request struct {
 	// safe; it bridges a publisher's hand-over.
 	Patience time.Time
 	// Waived, if not empty, says why the pod goes whatever its budgets say. It is
-	// claimed for others to see, and granted without a look at them: a pod that is not
-	// available takes nothing that a grant elsewhere has counted on.
+	// claimed for others to see, and granted without a look at them.
 	Waived string
+	// Confirm: it is waived because the pod is not available, which takes nothing that
+	// a grant elsewhere has counted on. That must hold once the claim is shown.
+	Confirm bool
 }
 
 // Outcome is how an Attempt ended.
@@ -198,10 +203,28 @@ func (a *Attempt) Registered(instances []string, err error) {
 
 // announced goes on once every instance shows the claim.
 func (a *Attempt) announced() {
-	if a.request.Waived == "" {
+	switch {
+	case a.request.Waived == "":
 		a.step = ReadClusters
 		return
+	case a.request.Confirm:
+		a.step = ConfirmWaiver
+		return
 	}
+	a.waive()
+}
+
+// Confirmed tells whether the pod is still not available; otherwise its budgets are asked after all.
+func (a *Attempt) Confirmed(still bool) {
+	if still {
+		a.waive()
+		return
+	}
+	a.request.Waived = ""
+	a.step = ReadClusters
+}
+
+func (a *Attempt) waive() {
 	a.outcome = Outcome{Waived: true, Sentence: a.request.Waived}
 	if len(a.request.Budgets) > 0 {
 		a.outcome.Budget = a.request.Budgets[0].Name

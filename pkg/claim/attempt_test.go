@@ -332,3 +332,35 @@ func TestAWaivedAttemptIsClaimedAndGrantedWithoutALook(t *testing.T) {
 		}
 	}
 }
+
+// That a pod is not available must hold once its claim is shown: before that,
+// somebody may have counted it.
+func TestAWaiverIsConfirmedAfterTheClaimIsShown(t *testing.T) {
+	for _, still := range []bool{true, false} {
+		a := begin("n/b")
+		a.request.Waived, a.request.Confirm = "db-0 is not ready", true
+		for _, word := range []string{"appended", "registry i1", "written i1"} {
+			if a.Next() == ConfirmWaiver {
+				t.Fatalf("confirmed before %s", word)
+			}
+			tell(t, a, word)
+		}
+		if a.Next() != ConfirmWaiver {
+			t.Fatalf("then %s", a.Next())
+		}
+		a.Confirmed(still)
+		want := ReadClusters
+		if still {
+			want = GrantClaim
+		}
+		if a.Next() != want {
+			t.Errorf("still free %t: then %s, want %s", still, a.Next(), want)
+		}
+		if !still {
+			tell(t, a, "0s c1 ++ | c2 -+")
+			if a.Next() != WithdrawClaim || a.Outcome().Waived {
+				t.Errorf("the budget is not asked: %s, %+v", a.Next(), a.Outcome())
+			}
+		}
+	}
+}

@@ -75,6 +75,9 @@ type Request struct {
 	// Waived, if not empty, says why the pod goes whatever its budgets say: it is
 	// only claimed, so that all clusters know.
 	Waived string
+	// StillFree, if the pod is waived because it is not available, reads it afresh
+	// and reports whether that is still so.
+	StillFree func(context.Context) (bool, error)
 }
 
 // Config of a Decider. All fields are required except those with defaults.
@@ -242,6 +245,7 @@ func (d *Decider) run(ctx context.Context, r Request, ticket uint64) claim.Outco
 		Deadline: deadline.Add(-d.config.Timeout / 5),
 		Patience: time.Now().Add(d.config.Patience),
 		Waived:   r.Waived,
+		Confirm:  r.StillFree != nil,
 	})
 	for {
 		step := a.Next()
@@ -284,6 +288,9 @@ func (d *Decider) perform(ctx context.Context, step claim.Step, a *claim.Attempt
 		case granted:
 			d.mirror(ctx, a.Claim())
 		}
+	case claim.ConfirmWaiver:
+		still, err := r.StillFree(ctx)
+		a.Confirmed(still && err == nil)
 	case claim.WithdrawClaim:
 		d.withdraw(ctx, a.Claim())
 		a.Withdrawn()

@@ -2,6 +2,7 @@ package decide
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -632,6 +633,16 @@ func TestAWaivedRequestIsOnlyClaimed(t *testing.T) {
 	expect(t, "reads", s.taken("Snapshot", "Scope"), []string{})
 	d.Close()
 	expect(t, "i1", s.shows("i1"), []string{"me1 Granted"})
+	for name, still := range map[string]func(context.Context) (bool, error){
+		"it became ready": func(context.Context) (bool, error) { return false, nil },
+		"cannot be read":  func(context.Context) (bool, error) { return true, errors.New("timed out") },
+	} {
+		s := newStage()
+		r.StillFree = still
+		if o := s.decider(t).Decide(t.Context(), r); o.Waived || !strings.Contains(o.Sentence, "budget n/b needs 3") {
+			t.Errorf("%s: %+v", name, o)
+		}
+	}
 	r.DryRun = true
 	if o := d.Decide(t.Context(), r); !o.Allowed || !o.Waived {
 		t.Errorf("dry-run: %+v", o)
