@@ -67,17 +67,18 @@ func run(ctx context.Context, o options) error {
 			return err
 		}
 	}
-	failure := search(ctx, slices.DeleteFunc(slices.Clone(rows), func(r model.Row) bool { return !wanted.MatchString(r.ID) }), results, o)
-	if o.write != "" {
-		if err := os.WriteFile(o.write, []byte(model.Table(rows, results)), 0o644); err != nil {
-			return err
+	// After each row: the next one may take minutes.
+	save := func() error {
+		if o.write == "" {
+			return nil
 		}
+		return os.WriteFile(o.write, []byte(model.Table(rows, results)), 0o644)
 	}
-	return failure
+	return search(ctx, slices.DeleteFunc(slices.Clone(rows), func(r model.Row) bool { return !wanted.MatchString(r.ID) }), results, save, o)
 }
 
-// search runs rows, the slow ones first, and puts what they found into results.
-func search(ctx context.Context, rows []model.Row, results map[string]model.Result, o options) error {
+// search runs rows, those that took longest first, and puts what they found into results.
+func search(ctx context.Context, rows []model.Row, results map[string]model.Result, save func() error, o options) error {
 	slices.SortStableFunc(rows, func(a, b model.Row) int { return cmp.Compare(results[b.ID].Took, results[a.ID].Took) })
 	start := time.Now()
 	queue := make(chan model.Row, len(rows))
@@ -92,19 +93,15 @@ func search(ctx context.Context, rows []model.Row, results map[string]model.Resu
 		workers.Go(func() {
 			for row := range queue {
 				r, err := one(ctx, row, o.limit)
-				mu.Lock()
-				verdict := "as expected"
-				switch {
-				case err != nil:
-					failures = append(failures, err)
-				case !r.Expected(row):
-					verdict = fmt.Sprintf("UNEXPECTED: %s", r.Why)
-					failures = append(failures, fmt.Errorf("%s %v, expected %v: %s", row.ID, r.Verdict, row.Expect, row.What))
-					fallthrough
-				default:
-					results[row.ID] = r
-					fmt.Printf("%s %-9v %11d states, depth %4d, %6.1fs  %s\n", row.ID, r.Verdict, r.States, r.Depth, r.Took.Seconds(), verdict)
+				if ctx.Err() != nil {
+					return
 				}
+				mu.Lock()
+				if err == nil {
+					results[row.ID] = r
+					err = errors.Join(judge(row, r), save())
+				}
+				failures = append(failures, err)
 				mu.Unlock()
 			}
 		})
@@ -115,6 +112,19 @@ func search(ctx context.Context, rows []model.Row, results map[string]model.Resu
 	}
 	fmt.Printf("%d rows, all as expected, in %v\n", len(rows), time.Since(start).Round(time.Second))
 	return nil
+}
+
+// judge tells how a search came out, and returns an error if not as expected.
+func judge(row model.Row, r model.Result) error {
+	verdict := "as expected"
+	if !r.Expected(row) {
+		verdict = "UNEXPECTED: " + r.Why
+	}
+	fmt.Printf("%s %-9v %11d states, depth %4d, %6.1fs  %s\n", row.ID, r.Verdict, r.States, r.Depth, r.Took.Seconds(), verdict)
+	if r.Expected(row) {
+		return nil
+	}
+	return fmt.Errorf("%s %v, expected %v: %s", row.ID, r.Verdict, row.Expect, row.What)
 }
 
 func one(ctx context.Context, row model.Row, limit time.Duration) (model.Result, error) {
