@@ -112,6 +112,7 @@ func TestDecideOfNoPodIsTheState(t *testing.T) {
 	}
 }
 
+// R4: under a relative bound all clusters must name the same set of clusters (V03).
 func TestDecideComparesViews(t *testing.T) {
 	q := Question{Budget: "prod/db", Pod: "db-0", UID: "c1-0", Clusters: []Cluster{
 		cluster("c1 3 +++", []string{"c1", "c2"}, max1),
@@ -156,6 +157,7 @@ func TestDecideTakesTheStrictestOfAllBounds(t *testing.T) {
 
 // TestDecideAgainstReference compares with a reference that is as dumb as
 // possible: it removes pods one by one from a plain list and counts again.
+// It is R4 and R5 in the plainest words.
 func TestDecideAgainstReference(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	verdicts := map[Verdict]int{}

@@ -183,6 +183,7 @@ func ending(o Outcome) string {
 
 // TestAttemptCounts gives one or two rounds of reads; + are available pods,
 // one slot is free, and the own claim has ticket 5.
+// What counts is S1 of R3.
 func TestAttemptCounts(t *testing.T) {
 	for _, tt := range []struct{ first, second, want string }{
 		{"c1 +++ me=P5@c1-0 | c2 +++", "", "GrantClaim"},

@@ -36,14 +36,14 @@ const (
 	shownByOne             breakage = "H08 claim dropped when one instance shows the end"
 	foreignViewsIgnored    breakage = "V03 views not compared"
 	ownViewIgnored         breakage = "V04 own published view not compared"
-	ownViewFromStore       breakage = "V04 own view read from one instance of the store"
-	viewsMixed             breakage = "V04 S1 from a snapshot that shows another view"
+	ownViewFromStore       breakage = "V09 own view read from one instance of the store"
+	viewsMixed             breakage = "V11 S1 from a snapshot that shows another view"
 	unreachableLeftOut     breakage = "V08 unreachable cluster left out"
 	ownSpecOnly            breakage = "B02 own bound only"
 	boundForgotten         breakage = "B03 last known bound of an unread cluster forgotten"
-	durableFirst           breakage = "R11 ledger read before the store"
-	unmirrorRefused        breakage = "R10 claim deleted from stores although the ledger kept it"
-	unmirrorUnacknowledged breakage = "R7 claim deleted from stores after an unacknowledged withdrawal"
+	durableFirst           breakage = "X24 ledger read before the store"
+	unmirrorRefused        breakage = "X25 claim deleted from stores although the ledger kept it"
+	unmirrorUnacknowledged breakage = "X25 claim deleted from stores after an unacknowledged withdrawal"
 )
 
 // readInstance is the read of rule R3, or what a broken reader does.

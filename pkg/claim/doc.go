@@ -17,6 +17,9 @@
 // R12 (the UID precondition of evictions) is kept by package admission: it is
 // a matter of the request, not of the claim.
 //
+// Package model beside it searches models of the same rules; docs/protocol.md
+// says what breaks without each.
+//
 // Safety rests on theorem 1 of the protocol: of all granted claims the one
 // that was written last counted enough pods that nobody else may disrupt.
 // That is why the order of the steps of an Attempt must not change.

@@ -39,6 +39,7 @@ func (l *Ledger) text() string {
 	return strings.Join(words, " ")
 }
 
+// R6, R7, R9, R10: each move asks for the state that it is made from.
 func TestLedgerMoves(t *testing.T) {
 	for _, tt := range []struct {
 		before string
@@ -69,6 +70,7 @@ func TestLedgerMoves(t *testing.T) {
 	}
 }
 
+// R2, R8: a new claim, a repetition, or one that is being decided.
 func TestLedgerAppend(t *testing.T) {
 	for _, tt := range []struct {
 		before, uid string

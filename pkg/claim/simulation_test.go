@@ -84,6 +84,7 @@ func TestSimulationIsDeterministic(t *testing.T) {
 
 // TestSimulationGrantsExactly: without faults, n requests at once for k free
 // slots are answered with exactly min(n, k) grants (section 4 of the protocol).
+// R5 is what it takes (L01, L03).
 func TestSimulationGrantsExactly(t *testing.T) {
 	seeds := uint64(1000)
 	if testing.Short() {

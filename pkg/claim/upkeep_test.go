@@ -9,6 +9,7 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/budget"
 )
 
+// R1: the steps come in this order, and any doubt begins anew.
 func TestRestoreOrder(t *testing.T) {
 	r := NewRestore("life-1")
 	for _, want := range []RestoreStep{PutIncarnation, Register, ListDurable, WriteRecords, PutMarker, Serving, Serving} {
@@ -29,6 +30,7 @@ func TestRestoreOrder(t *testing.T) {
 }
 
 // TestTombstones tells words in turn: "end a", "reg a i1,i2", "show a i1", "forget a".
+// R9 says when a claim may be dropped.
 func TestTombstones(t *testing.T) {
 	for _, tt := range []struct{ told, want string }{
 		{"", ""},
@@ -74,6 +76,7 @@ func TestTombstones(t *testing.T) {
 
 // TestReaper observes a ledger at some seconds; pending claims time out after
 // 10 s, granted ones after 100 s.
+// R7 is about the first, R10 about the second.
 func TestReaper(t *testing.T) {
 	for _, tt := range []struct{ observed, want string }{
 		{"0 a=P1", ""},
@@ -114,6 +117,7 @@ func TestReaper(t *testing.T) {
 	}
 }
 
+// R11: by claim ID, and what the ledger lacks goes.
 func TestCompare(t *testing.T) {
 	for _, tt := range []struct{ stored, durable, remove, write string }{
 		{"", "", "[]", "0:"},

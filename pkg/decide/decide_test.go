@@ -36,6 +36,7 @@ func TestNewWantsEverythingButTheDefaults(t *testing.T) {
 	}
 }
 
+// R2, R3, R6: durable, shown, read, granted, in this order.
 func TestAllowingTakesTheStepsInOrderWithOneReadPerCluster(t *testing.T) {
 	s := newStage()
 	var steps []string
@@ -128,6 +129,7 @@ func TestRefusingFromTheCacheCallsNobody(t *testing.T) {
 	}
 }
 
+// R5: a cache may refuse and must not grant.
 func TestTheCachedViewNeverAllows(t *testing.T) {
 	s := newStage()
 	if o, refused := s.decider(t).Refuse(request()); refused || o.Allowed {
@@ -252,6 +254,7 @@ func TestAHiccupIsReadAgain(t *testing.T) {
 	})
 }
 
+// R5: wait for what is lower, and count no newcomer meanwhile.
 func TestWaitingForAClaimThatGoesAfterOurs(t *testing.T) {
 	for name, c := range map[string]struct {
 		// silent changes are those of Cilium's endpoints, which nobody watches.

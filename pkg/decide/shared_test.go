@@ -122,6 +122,7 @@ func TestARoundThatIsUnderWayIsNotJoined(t *testing.T) {
 
 // The claim is durable, so it may be written to the instances that are known
 // while the registry is read; what the registry adds is written before anything is read.
+// R2 says nothing of their order (H13, H16).
 func TestTheClaimIsAnnouncedWhileTheRegistryIsRead(t *testing.T) {
 	const write, registry = 10 * time.Millisecond, 7 * time.Millisecond
 	for name, c := range map[string]struct {

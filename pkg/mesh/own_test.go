@@ -210,6 +210,7 @@ func TestOwnPublish(t *testing.T) {
 	}
 }
 
+// R1: what an earlier incarnation still writes does not land.
 func TestOwnFencing(t *testing.T) {
 	t.Parallel()
 	s := startStore(t, "c1")

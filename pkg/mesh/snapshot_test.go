@@ -167,6 +167,7 @@ func dbWith(pods string) string {
 	return theClaim + "shop/db: db min 2 of 3 [c1 c2] [" + pods + "]; " + theWeb
 }
 
+// R3: what one read of a cluster says, and when it must not be believed.
 func TestSnapshot(t *testing.T) {
 	t.Parallel()
 	s := startStore(t, "c2")

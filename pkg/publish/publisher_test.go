@@ -43,6 +43,7 @@ func grantedClaim(id, uid string) claim.Claim {
 // restoring are the calls of rule R1.
 var restoring = []string{"PutIncarnation", "Add", "StoredClaims", "LivePods", "Parts", "All", "Stored", "Publish", "PutMarker"}
 
+// R1: what the publisher calls, in which order.
 func TestAnInstanceIsRestoredInTheOrderOfR1(t *testing.T) {
 	s := newSite()
 	s.ledger.Claims = []claim.Claim{pendingClaim("new", "p0"), pendingClaim("shown", "p1")}
@@ -331,6 +332,7 @@ func (s *site) end(uid string) {
 	s.edit(func() { delete(s.alive, uid); s.seen[uid] = Terminating })
 }
 
+// R9: whatever an informer that is behind says later.
 func TestAnEndedPodIsNeverAvailableAgain(t *testing.T) {
 	s := newSite()
 	s.ledger.Claims = []claim.Claim{grantedClaim("x", "p0")}

@@ -27,6 +27,7 @@ func TestPendingClaimsAreWithdrawn(t *testing.T) {
 }
 
 // Its records must outlive a claim that moved on: readers count by them.
+// R7, R10: the ledger lets go first (X25).
 func TestRefusedMovesLeaveTheRecords(t *testing.T) {
 	for move, c := range map[string]struct {
 		claim claim.Claim
