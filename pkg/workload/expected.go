@@ -5,10 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
-	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -203,8 +203,9 @@ func (w *Workload) scale(ctx context.Context, namespace string, ref *metav1.Owne
 	owner.SetGroupVersionKind(gvk)
 	owner.SetNamespace(namespace)
 	owner.SetName(ref.Name)
-	var scale autoscalingv1.Scale
-	err := live.SubResource("scale").Get(ctx, owner, &scale)
+	// Of an owner whose kind is known by name alone, the client reads nothing that is typed.
+	scale := &unstructured.Unstructured{}
+	err := live.SubResource("scale").Get(ctx, owner, scale)
 	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || meta.IsNoMatchError(err) {
 		// Gone, or without a scale: either way nobody can say how many pods there should be.
 		return key, 0, false, &Problem{v1alpha1.ReasonOwnerUnknown, fmt.Sprintf("owner %s %s/%s tells no scale: meshpdb counts Deployments, ReplicaSets, StatefulSets, DaemonSets and kinds with a readable scale subresource", gvk.Kind, namespace, ref.Name)}
@@ -212,5 +213,10 @@ func (w *Workload) scale(ctx context.Context, namespace string, ref *metav1.Owne
 	if err != nil {
 		return key, 0, false, fmt.Errorf("read scale of %s %s/%s: %w", gvk.Kind, namespace, ref.Name, err)
 	}
-	return key, scale.Spec.Replicas, true, nil
+	// Absent is 0, as everywhere in JSON of this API.
+	count, _, err := unstructured.NestedInt64(scale.Object, "spec", "replicas")
+	if err != nil || count < 0 || count > math.MaxInt32 {
+		return key, 0, false, &Problem{v1alpha1.ReasonOwnerUnknown, fmt.Sprintf("the scale of owner %s %s/%s tells no number of replicas", gvk.Kind, namespace, ref.Name)}
+	}
+	return key, int32(count), true, nil
 }

@@ -9,11 +9,11 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
-	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -203,8 +203,8 @@ func TestOwnersByScale(t *testing.T) {
 						t.Errorf("asked for %s of %s", resource, client.ObjectKeyFromObject(o))
 					}
 					if c.scale == nil {
-						into.(*autoscalingv1.Scale).Spec.Replicas = 4
-						into.(*autoscalingv1.Scale).Status.Replicas = 9
+						// A real client refuses a typed scale of an owner that is not.
+						into.(*unstructured.Unstructured).Object = map[string]any{"spec": map[string]any{"replicas": int64(4)}, "status": map[string]any{"replicas": int64(9)}}
 					}
 					return c.scale
 				},
