@@ -51,6 +51,8 @@ func FuzzRecords(f *testing.F) {
 		f.Add(key, []byte(`{"service":"\u001b[2J`+strings.Repeat("x", 250)+`","minAvailable":"1","undecided":"a\nb\u0007`+strings.Repeat("y", 5000)+`"}`))
 	}
 	f.Add(wire.ClusterPrefix("c2")+"pods/prod/db/"+strings.Repeat("k\n", 5000), []byte("nonsense"))
+	f.Add(wire.ClusterPrefix("c2")+"pods/prod/db/"+strings.Repeat("k", 5000), []byte("nonsense"))
+	f.Add(wire.ClusterPrefix("c2")+"budgets/prod/db", []byte(`{"service":"db","minAvailable":"1","undecided":"`+strings.Repeat("all is well ", 500)+`"}`))
 	f.Add(wire.ClusterPrefix("c3")+"marker", []byte(`{"incarnation":"6f1c"}`))
 	f.Add("", []byte{})
 	f.Fuzz(func(t *testing.T, key string, value []byte) {

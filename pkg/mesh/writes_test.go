@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -75,7 +76,10 @@ func TestWritesOfClients(t *testing.T) {
 			return err
 		},
 	} {
-		if err := call(ctx); err == nil || !strings.Contains(err.Error(), `outside "`+ownPrefix+`"`) {
+		within, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := call(within)
+		cancel()
+		if err == nil || !strings.Contains(err.Error(), `outside "`+ownPrefix+`"`) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
