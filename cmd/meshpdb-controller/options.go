@@ -22,6 +22,7 @@ type options struct {
 	webhook         string
 	webhookCerts    string
 	metrics         string
+	metricsSecure   bool
 	probes          string
 	pprof           string
 	decisionTimeout time.Duration
@@ -44,6 +45,7 @@ func defaults() options {
 		webhook:         ":9443",
 		webhookCerts:    "/var/lib/meshpdb/webhook",
 		metrics:         ":9964",
+		metricsSecure:   true,
 		probes:          ":9880",
 		decisionTimeout: 5 * time.Second,
 		preemption:      preemptionAccount,
@@ -61,6 +63,7 @@ func (o *options) flags(f *flag.FlagSet) {
 	f.StringVar(&o.webhook, "webhook-bind-address", o.webhook, "Address to serve the admission webhooks on")
 	f.StringVar(&o.webhookCerts, "webhook-cert-dir", o.webhookCerts, "Directory of the webhooks' serving certificate: tls.crt and tls.key")
 	f.StringVar(&o.metrics, "metrics-bind-address", o.metrics, "Address to serve Prometheus metrics on; 0 serves none")
+	f.BoolVar(&o.metricsSecure, "metrics-secure", o.metricsSecure, "Serve metrics by TLS, with the webhooks' certificate, to those whom the API server lets get /metrics; if false, plainly and to everybody: bind them to localhost")
 	f.StringVar(&o.probes, "health-probe-bind-address", o.probes, "Address to serve /healthz and /readyz on")
 	f.StringVar(&o.pprof, "pprof-bind-address", o.pprof, "Address to serve Go's profiles on, under /debug/pprof/; empty serves none. They show what is in memory: bind it to localhost")
 	f.StringVar(&o.preemption, "preemption", o.preemption, "What budgets make of pods that the scheduler preempts: Account lets them go, as native budgets do in the end; Enforce refuses what would break the budget")

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -23,7 +22,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 	webhookadmission "sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
@@ -119,7 +117,7 @@ func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 	scheme := runtime.NewScheme()
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
 	utilruntime.Must(v1alpha1.AddToScheme(scheme))
-	host, port, err := o.webhookAddress()
+	webhooks, err := o.webhookOptions()
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +130,7 @@ func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 		Scheme: scheme,
 		// Budgets and ledgers are written back, so they stay whole.
 		Cache:                         cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: kept},
-		Metrics:                       metricsserver.Options{BindAddress: o.metrics},
+		Metrics:                       o.metricsOptions(),
 		HealthProbeBindAddress:        o.probes,
 		PprofBindAddress:              o.pprof,
 		LeaderElection:                true,
@@ -140,10 +138,7 @@ func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 		LeaderElectionNamespace:       o.namespace,
 		LeaderElectionReleaseOnCancel: true,
 		LeaseDuration:                 &lease, RenewDeadline: &renew, RetryPeriod: &retry,
-		WebhookServer: webhook.NewServer(webhook.Options{
-			Host: host, Port: port, CertDir: o.webhookCerts,
-			TLSOpts: []func(*tls.Config){func(c *tls.Config) { c.MinVersion = tls.VersionTLS13 }},
-		}),
+		WebhookServer: webhook.NewServer(webhooks),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make manager: %w", err)

@@ -22,13 +22,15 @@ const ControllerUser = "system:serviceaccount:" + controllerNamespace + ":" + co
 
 // AuditEvent is one request that a controller made to its cluster's API server.
 type AuditEvent struct {
-	Verb, Resource, Subresource string
-	Namespace, Name             string
-	User                        string
+	Verb, Group, Resource, Subresource string
+	Namespace, Name                    string
+	User                               string
 	// Credential differs between the controllers of a cluster.
 	Credential string
 	// Code is the HTTP status of the answer.
 	Code int
+	// Denied: no role permits it. Other things answer 403 as well, such as a namespace that is ending.
+	Denied bool
 	// Time is when the request arrived, Done when it was answered. A watch is done when it begins.
 	Time, Done time.Time
 }
@@ -74,13 +76,14 @@ type auditRecord struct {
 		Extra    map[string][]string `json:"extra"`
 	} `json:"user"`
 	ObjectRef struct {
-		Resource, Subresource, Namespace, Name string
+		APIGroup, Resource, Subresource, Namespace, Name string
 	} `json:"objectRef"`
 	ResponseStatus struct {
 		Code int `json:"code"`
 	} `json:"responseStatus"`
-	RequestReceivedTimestamp metav1.MicroTime `json:"requestReceivedTimestamp"`
-	StageTimestamp           metav1.MicroTime `json:"stageTimestamp"`
+	Annotations              map[string]string `json:"annotations"`
+	RequestReceivedTimestamp metav1.MicroTime  `json:"requestReceivedTimestamp"`
+	StageTimestamp           metav1.MicroTime  `json:"stageTimestamp"`
 }
 
 func parseAudit(content []byte, since time.Time) ([]AuditEvent, error) {
@@ -98,9 +101,10 @@ func parseAudit(content []byte, since time.Time) ([]AuditEvent, error) {
 			continue
 		}
 		e := AuditEvent{
-			Verb: r.Verb, Resource: r.ObjectRef.Resource, Subresource: r.ObjectRef.Subresource,
+			Verb: r.Verb, Group: r.ObjectRef.APIGroup, Resource: r.ObjectRef.Resource, Subresource: r.ObjectRef.Subresource,
 			Namespace: r.ObjectRef.Namespace, Name: r.ObjectRef.Name, User: r.User.Username, Code: r.ResponseStatus.Code,
-			Time: r.RequestReceivedTimestamp.Time, Done: r.StageTimestamp.Time,
+			Denied: r.Annotations["authorization.k8s.io/decision"] == "forbid",
+			Time:   r.RequestReceivedTimestamp.Time, Done: r.StageTimestamp.Time,
 		}
 		if id := r.User.Extra["authentication.kubernetes.io/credential-id"]; len(id) > 0 {
 			e.Credential = id[0]

@@ -6,7 +6,7 @@ import (
 )
 
 func TestParseAudit(t *testing.T) {
-	content := []byte(`{"kind":"Event","stage":"ResponseComplete","verb":"update","user":{"username":"u","extra":{"authentication.kubernetes.io/credential-id":["JTI=1"]}},"objectRef":{"resource":"pods","namespace":"n","name":"p","subresource":"status"},"responseStatus":{"code":409},"requestReceivedTimestamp":"2026-01-02T03:04:05.000006Z","stageTimestamp":"2026-01-02T03:04:05.100000Z"}
+	content := []byte(`{"kind":"Event","stage":"ResponseComplete","verb":"update","user":{"username":"u","extra":{"authentication.kubernetes.io/credential-id":["JTI=1"]}},"objectRef":{"apiGroup":"g","resource":"pods","namespace":"n","name":"p","subresource":"status"},"responseStatus":{"code":409},"annotations":{"authorization.k8s.io/decision":"forbid"},"requestReceivedTimestamp":"2026-01-02T03:04:05.000006Z","stageTimestamp":"2026-01-02T03:04:05.100000Z"}
 {"stage":"ResponseStarted","verb":"watch","requestReceivedTimestamp":"2026-01-02T03:04:06.000000Z","stageTimestamp":"2026-01-02T03:04:06.000000Z"}
 {"stage":"ResponseComplete","verb":"watch","requestReceivedTimestamp":"2026-01-02T03:04:06.000000Z","stageTimestamp":"2026-01-02T03:09:06.000000Z"}
 {"stage":"ResponseCompl`)
@@ -15,7 +15,7 @@ func TestParseAudit(t *testing.T) {
 		t.Fatalf("got %+v, %v, want two events", all, err)
 	}
 	want := AuditEvent{
-		Verb: "update", Resource: "pods", Subresource: "status", Namespace: "n", Name: "p", User: "u", Credential: "JTI=1", Code: 409,
+		Verb: "update", Group: "g", Resource: "pods", Subresource: "status", Namespace: "n", Name: "p", User: "u", Credential: "JTI=1", Code: 409, Denied: true,
 		Time: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC), Done: time.Date(2026, 1, 2, 3, 4, 5, 100_000_000, time.UTC),
 	}
 	got := all[0]

@@ -149,6 +149,7 @@ func (c *Cluster) newController(ctx context.Context, name, binary string, args [
 		"--webhook-bind-address=" + p.webhook,
 		"--webhook-cert-dir=" + filepath.Join(dir, "webhook"),
 		"--metrics-bind-address=" + p.metrics,
+		"--metrics-secure=false", // they are on a loopback address, for whoever measures here
 		"--health-probe-bind-address=" + p.health,
 	}
 	if !c.mesh.options.NoMesh {

@@ -35,6 +35,7 @@ func main() {
 		paths[name] = flag.String(name, "", "")
 	}
 	webhook := flag.String("webhook-bind-address", "", "")
+	flag.Bool("metrics-secure", true, "")
 	metrics := flag.String("metrics-bind-address", "", "")
 	health := flag.String("health-probe-bind-address", "", "")
 	cluster := flag.String("cluster-name", "", "")
