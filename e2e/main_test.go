@@ -49,6 +49,10 @@ func run(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
+	if refused, err := mesh.forbidden(); err != nil || len(refused) > 0 {
+		fmt.Fprintln(os.Stderr, "requests of controllers that deploy/rbac.yaml does not permit:", refused, err)
+		code = max(code, 1)
+	}
 	if err := mesh.Stop(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = max(code, 1)
