@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"context"
 	"strings"
 	"time"
 
@@ -82,7 +83,7 @@ func NewReporter(registerer prometheus.Registerer, recorder events.EventRecorder
 }
 
 // Phase is told the duration of one step of a decision.
-func (r *Reporter) Phase(step string, took time.Duration) {
+func (r *Reporter) Phase(_ context.Context, step string, took time.Duration) {
 	r.phases.WithLabelValues(step).Observe(took.Seconds())
 }
 

@@ -73,7 +73,7 @@ func TestMetrics(t *testing.T) {
 		a.Pod = pod()
 		r.Answered(a)
 	}
-	r.Phase("ReadClusters", 2*time.Millisecond)
+	r.Phase(t.Context(), "ReadClusters", 2*time.Millisecond)
 	want := []string{
 		"path=deletion reason=ClusterNotRead verdict=refused: 1",
 		"path=deletion reason=InsufficientPods verdict=refused: 1",

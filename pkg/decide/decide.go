@@ -100,10 +100,13 @@ type Config struct {
 	// Patience is how long a cluster that cannot be read is asked again.
 	// Default 1 s.
 	Patience time.Duration
-	// Observe is told each step and its duration; optional.
-	Observe func(step string, took time.Duration)
+	// Observe is told each step and its duration, with the context of the request; optional.
+	Observe func(ctx context.Context, step string, took time.Duration)
 	// Round is told how many decisions shared a round of reads; optional.
 	Round func(decisions int)
+	// Random returns a number in [0, 1), for pauses that break a rhythm. Default
+	// rand.Float64.
+	Random func() float64
 	// Log receives what must not happen; optional.
 	Log logr.Logger
 }
@@ -141,14 +144,17 @@ func New(config Config) (*Decider, error) {
 	config.ReadTimeout = cmp.Or(config.ReadTimeout, 2*time.Second)
 	config.Patience = cmp.Or(config.Patience, time.Second)
 	if config.Observe == nil {
-		config.Observe = func(string, time.Duration) {}
+		config.Observe = func(context.Context, string, time.Duration) {}
+	}
+	if config.Random == nil {
+		config.Random = rand.Float64
 	}
 	if config.Round == nil {
 		config.Round = func(int) {}
 	}
 	d := &Decider{
 		config: config, shared: newShared(config), undecidable: map[string]spell{}, claiming: map[string]uint64{}, seen: map[string]uint64{},
-		turns: claim.NewTurns(rand.Float64), telling: map[string]*telling{},
+		turns: claim.NewTurns(config.Random), telling: map[string]*telling{},
 	}
 	d.ending, d.end = context.WithCancel(context.Background())
 	return d, nil
@@ -258,7 +264,7 @@ func (d *Decider) run(ctx context.Context, r Request, ticket uint64) claim.Outco
 		}
 		start := time.Now()
 		d.perform(ctx, step, a, r)
-		d.config.Observe(step.String(), time.Since(start))
+		d.config.Observe(ctx, step.String(), time.Since(start))
 	}
 }
 

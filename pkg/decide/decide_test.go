@@ -41,7 +41,7 @@ func TestAllowingTakesTheStepsInOrderWithOneReadPerCluster(t *testing.T) {
 	s := newStage()
 	var steps []string
 	d := s.decider(t, func(c *Config) {
-		c.Observe = func(step string, _ time.Duration) { steps = append(steps, step) }
+		c.Observe = func(_ context.Context, step string, _ time.Duration) { steps = append(steps, step) }
 	})
 	o, _ := decideOn(t.Context(), d, request())
 	if !o.Allowed || o.Undecidable {

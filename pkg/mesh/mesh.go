@@ -229,14 +229,20 @@ func (m *Mesh) scanOwn() {
 		m.mu.Unlock()
 		return
 	}
+	m.config.Log.Info("own kvstore configured", "instances", m.own.Instances())
+	m.followOwn(file)
+}
+
+// followOwn begins views of the own instances as they are configured now.
+func (m *Mesh) followOwn(file *clientFile) {
 	fresh := &peer{file: file}
 	for _, name := range m.own.Instances() {
 		if i, err := m.own.instance(name); err == nil {
 			fresh.members = append(fresh.members, m.newMember(m.config.Cluster, i.client, i.reset, file))
 		}
 	}
-	m.config.Log.Info("own kvstore configured", "instances", m.own.Instances())
 	m.mu.Lock()
+	old := m.self
 	m.self = m.follow(fresh, func() {})
 	m.mu.Unlock()
 	old.stop()
@@ -288,6 +294,9 @@ func (m *Mesh) setPeer(name string, p *peer) {
 }
 
 func (m *Mesh) explain(f *clientFile) func(error) error {
+	if f == nil {
+		return unreachable
+	}
 	return func(err error) error {
 		if problem := f.certificateError(time.Now()); problem != nil {
 			return problem

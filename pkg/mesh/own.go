@@ -80,6 +80,13 @@ func (o *Own) configure(f *clientFile, serverName string) error {
 		}
 		fresh[u.Host] = &instance{name: u.Host, client: client, reset: reset, credentials: f.credentials}
 	}
+	o.replace(fresh)
+	return nil
+}
+
+// replace makes fresh the configured instances, and retires those that are no
+// longer among them. It needs o.mu.
+func (o *Own) replace(fresh map[string]*instance) {
 	for name, old := range o.instances {
 		switch fresh[name] {
 		case old:
@@ -96,7 +103,6 @@ func (o *Own) configure(f *clientFile, serverName string) error {
 		}
 	}
 	o.instances, o.problem = fresh, nil
-	return nil
 }
 
 func (o *Own) fail(err error) {

@@ -209,7 +209,8 @@ func (p *Publisher) verify(before, live map[string]bool) {
 
 // serve keeps an instance in step until something raises a doubt.
 func (p *Publisher) serve(ctx context.Context, name string, state *instanceState, incarnation wire.Incarnation) error {
-	alive := time.NewTicker(aliveInterval)
+	due := time.Now().Add(aliveInterval)
+	alive := time.NewTimer(aliveInterval)
 	defer alive.Stop()
 	for {
 		more, err := p.flush(ctx, name, state, incarnation)
@@ -225,16 +226,23 @@ func (p *Publisher) serve(ctx context.Context, name string, state *instanceState
 			return ctx.Err()
 		case <-state.wake:
 		case <-alive.C:
-			err := func() error {
-				ctx, cancel := context.WithTimeout(ctx, ioTimeout)
-				defer cancel()
-				return p.config.Store.Alive(ctx, name, incarnation)
-			}()
-			if err != nil {
-				return err
-			}
 		}
+		// Not only if the timer has won: of two that are ready select takes any.
+		if time.Now().Before(due) {
+			continue
+		}
+		if err := p.alive(ctx, name, incarnation); err != nil {
+			return err
+		}
+		due = time.Now().Add(aliveInterval)
+		alive.Reset(aliveInterval)
 	}
+}
+
+func (p *Publisher) alive(ctx context.Context, name string, incarnation wire.Incarnation) error {
+	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
+	defer cancel()
+	return p.config.Store.Alive(ctx, name, incarnation)
 }
 
 // flushSize is how many records one flush writes: far fewer than take ioTimeout.

@@ -20,19 +20,20 @@ func (p *Publisher) tidyLoop(ctx context.Context) {
 	}
 	tick := time.NewTicker(tidyInterval)
 	defer tick.Stop()
-	compare := time.NewTicker(compareInterval)
-	defer compare.Stop()
+	compared := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if claims, err := p.config.Workload.Claims(ctx); err == nil {
-				tidy.reap(ctx, claims)
-				tidy.bury(ctx, claims)
-			}
-			tidy.deregister(ctx)
-		case <-compare.C:
+		}
+		if claims, err := p.config.Workload.Claims(ctx); err == nil {
+			tidy.reap(ctx, claims)
+			tidy.bury(ctx, claims)
+		}
+		tidy.deregister(ctx)
+		if time.Since(compared) >= compareInterval {
+			compared = time.Now()
 			tidy.compare(ctx)
 			tidy.forget()
 		}
