@@ -44,13 +44,14 @@ var layers = map[string]int{
 	"cmd/meshpdb-controller": 6,
 	// What tests run the rest on.
 	"pkg/simulation/kvstore": 2,
+	"pkg/simulation":         6,
 }
 
 // only these packages may import what begins with the key.
 var only = map[string][]string{
 	"github.com/cilium/cilium/":         {"pkg/mesh"},
-	"go.etcd.io/etcd/":                  {"pkg/mesh", "pkg/simulation/kvstore"},
-	"sigs.k8s.io/controller-runtime/":   {"pkg/ledger", "pkg/workload", "pkg/admission", "pkg/controller", "cmd/meshpdb-controller"},
+	"go.etcd.io/etcd/":                  {"pkg/mesh", "pkg/simulation", "pkg/simulation/kvstore"},
+	"sigs.k8s.io/controller-runtime/":   {"pkg/ledger", "pkg/workload", "pkg/admission", "pkg/controller", "pkg/simulation", "cmd/meshpdb-controller"},
 	"github.com/prometheus/":            {"pkg/mesh", "pkg/admission"},
 	"github.com/meshpdb/meshpdb/e2e":    {},
 	"github.com/google/uuid":            {"cmd/meshpdb-controller"},

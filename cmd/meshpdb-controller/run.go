@@ -204,7 +204,7 @@ func setUpControllers(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.
 			Budgets: budgets, Workload: pods, ConfiguredByFile: o.service == "", Namespace: o.namespace, Service: o.service,
 			Ledgers: func(ctx context.Context) ([]claim.Claim, error) { return ledgers.From(ctx, mgr.GetClient()) },
 		},
-		NewID: uuid.NewString, Log: ctrl.Log.WithName("publish"), Changed: func() { sources.Kicks.Kick("") },
+		NewID: func(string) string { return uuid.NewString() }, Log: ctrl.Log.WithName("publish"), Changed: func() { sources.Kicks.Kick("") },
 	})
 	if err != nil {
 		return err

@@ -16,7 +16,7 @@ import (
 // doubt begins a new incarnation (R1).
 func (p *Publisher) instanceLoop(ctx context.Context, name string, state *instanceState) {
 	log := p.config.Log.WithValues("instance", name)
-	r := claim.NewRestore(p.config.NewID())
+	r := claim.NewRestore(p.config.NewID(name))
 	for ctx.Err() == nil {
 		incarnation := wire.Incarnation{ID: r.Incarnation(), Controller: p.config.Controller}
 		err := p.restore(ctx, name, state, r, incarnation)
@@ -33,7 +33,7 @@ func (p *Publisher) instanceLoop(ctx context.Context, name string, state *instan
 			log.Info("instance of the own kvstore not in service", "cause", err.Error())
 		}
 		wait(ctx, retryInterval)
-		r.Doubt(p.config.NewID())
+		r.Doubt(p.config.NewID(name))
 	}
 }
 
@@ -99,9 +99,7 @@ func (p *Publisher) list(ctx context.Context, name string, state *instanceState)
 	if err != nil {
 		return nil, err
 	}
-	for _, part := range parts {
-		p.adopt(part, since)
-	}
+	p.adopt(parts, since)
 	durable, err := p.config.Ledger.All(ctx)
 	if err != nil {
 		return nil, err

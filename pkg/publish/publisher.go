@@ -95,8 +95,9 @@ type Config struct {
 	Registry   Registry
 	Ledger     Ledger
 	Workload   Cluster
-	NewID      func() string
-	Log        logr.Logger
+	// NewID returns an incarnation for an instance, which was never used before.
+	NewID func(instance string) string
+	Log   logr.Logger
 	// Changed is told that Problems has changed. It must not block.
 	Changed func()
 }
@@ -272,18 +273,20 @@ func (p *Publisher) Remove(namespace, name string) {
 	p.show(id, nil)
 }
 
-// adopt takes a part from a quorum list of budgets that began when removals
-// stood at since, unless the reconciler has set it at this generation or
-// removed it since: its pods are newer.
-func (p *Publisher) adopt(part Part, since uint64) {
+// adopt takes parts from a quorum list of budgets that began when removals
+// stood at since, but those that the reconciler has set at this generation or
+// removed since: its pods are newer.
+func (p *Publisher) adopt(parts []Part, since uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	standing := p.parts[part.id()]
-	removed := p.removed[part.id()] > since
-	if removed || standing != nil && standing.Budget.UID == part.Budget.UID && standing.Generation >= part.Generation {
-		return
+	for _, part := range parts {
+		standing := p.parts[part.id()]
+		removed := p.removed[part.id()] > since
+		if removed || standing != nil && standing.Budget.UID == part.Budget.UID && standing.Generation >= part.Generation {
+			continue
+		}
+		p.show(part.id(), p.exhibit(part))
 	}
-	p.show(part.id(), p.exhibit(part))
 }
 
 func (p *Publisher) lastRemoval() uint64 {

@@ -77,7 +77,7 @@ func (s *site) publisher(t *testing.T) *Publisher {
 	t.Helper()
 	p, err := New(Config{
 		Cluster: "c1", Controller: "me", Store: s, Registry: siteRegistry{s}, Ledger: siteLedger{s}, Workload: s, Log: logr.Discard(),
-		NewID: func() string {
+		NewID: func(string) string {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.ids++

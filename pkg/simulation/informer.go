@@ -1,0 +1,115 @@
+package simulation
+
+import (
+	"context"
+	"sync"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
+)
+
+// informer is what one process has heard of its cluster: always true once, and
+// in order, but late.
+type informer struct {
+	mu sync.Mutex
+	// heard is how many sightings, specs and ledgers have arrived.
+	sightings, specs, ledgers int
+	pods                      map[string]sighting
+	versions                  []spec
+	ledger                    *v1alpha1.DisruptionLedger
+	busy                      bool
+}
+
+// informSoon lets the process hear of what is new.
+func (p *process) informSoon() {
+	in := &p.informer
+	if in.busy || p.isDead() {
+		return
+	}
+	in.busy = true
+	w := p.world
+	delay := w.delay(w.InformerLag)
+	if hung := p.hungUntil - w.now(); hung > 0 {
+		delay += hung
+	}
+	w.later(delay, p.name+" hears from its informers", func() {
+		in.busy = false
+		if p.isDead() {
+			return
+		}
+		c := p.cluster
+		// Each kind has a watch of its own.
+		sightings, specs, ledgers := p.some(in.sightings, len(c.sightings)), p.some(in.specs, len(c.specs)), p.some(in.ledgers, len(c.ledgers))
+		p.hear(sightings, specs, ledgers)
+		if sightings < len(c.sightings) || specs < len(c.specs) || ledgers < len(c.ledgers) {
+			p.informSoon()
+		}
+	})
+}
+
+// some returns how far a watch has come that was at from, of all.
+func (p *process) some(from, all int) int {
+	if p.world.rand.IntN(3) > 0 || from >= all {
+		return all
+	}
+	return from + p.world.rand.IntN(all-from+1)
+}
+
+func (p *process) hear(sightings, specs, ledgers int) {
+	in, c := &p.informer, p.cluster
+	in.mu.Lock()
+	for ; in.sightings < sightings; in.sightings++ {
+		in.take(c.sightings[in.sightings])
+	}
+	in.specs, in.versions = specs, c.specs[:specs]
+	if in.ledgers = ledgers; ledgers > 0 {
+		in.ledger = c.ledgers[ledgers-1]
+	}
+	in.mu.Unlock()
+	p.kick()
+}
+
+func (in *informer) take(s sighting) {
+	if !s.gone {
+		in.pods[s.pod.name] = s
+	} else if in.pods[s.pod.name].pod == s.pod {
+		delete(in.pods, s.pod.name)
+	}
+}
+
+// list is what an informer begins with: the state of some moment, by the API
+// server's watch cache, which may be behind.
+func (p *process) list() {
+	c, behind := p.cluster, p.world.rand.IntN(3) == 0
+	p.informer.pods = map[string]sighting{}
+	from := func(all int) int {
+		if behind && all > 0 {
+			return max(min(all, 1), all-p.world.rand.IntN(min(all, 8)))
+		}
+		return all
+	}
+	p.hear(from(len(c.sightings)), from(len(c.specs)), from(len(c.ledgers)))
+	p.informSoon()
+}
+
+// informed returns the ledger as the informer shows it.
+func (p *process) informed(string) *v1alpha1.DisruptionLedger {
+	p.informer.mu.Lock()
+	defer p.informer.mu.Unlock()
+	return p.informer.ledger
+}
+
+// informedLedgers reads the ledgers from the informer.
+type informedLedgers struct {
+	client.Reader
+	process *process
+}
+
+// List implements client.Reader.
+func (i informedLedgers) List(_ context.Context, into client.ObjectList, _ ...client.ListOption) error {
+	if l := i.process.informed(namespace); l != nil {
+		into.(*v1alpha1.DisruptionLedgerList).Items = []v1alpha1.DisruptionLedger{*l.DeepCopy()}
+	}
+	return nil
+}
