@@ -7,13 +7,19 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
+// Client is an etcd client, and what makes it connect anew.
+type Client struct {
+	*clientv3.Client
+	Reset func()
+}
+
 // Clients are the kvstores of a mesh by clients of the caller's, who leaves
 // them to the Mesh.
 type Clients struct {
 	// Own holds the instances of the own kvstore by name.
-	Own map[string]*clientv3.Client
+	Own map[string]Client
 	// Peers holds one client for each peer.
-	Peers map[string]*clientv3.Client
+	Peers map[string]Client
 }
 
 // Follow is Run with clients in the place of configuration files, for those who
@@ -39,30 +45,30 @@ func (m *Mesh) adopt(c Clients) {
 		m.followOwn(nil)
 	}
 	for _, name := range m.Peers() {
-		if c.Peers[name] == nil {
+		if c.Peers[name].Client == nil {
 			m.setPeer(name, nil)
 		}
 	}
 	for name, client := range c.Peers {
-		if members, err := m.members(name); err == nil && members[0].client == client {
+		if members, err := m.members(name); err == nil && members[0].client == client.Client {
 			continue
 		}
-		member := m.newMember(name, client, nil)
+		member := m.newMember(name, client.Client, client.Reset, nil)
 		m.setPeer(name, m.follow(&peer{members: []*Member{member}}, func() { client.Close() }))
 	}
 }
 
 // adopt makes given clients the configured instances, and reports whether any is another one.
-func (o *Own) adopt(clients map[string]*clientv3.Client) (changed bool) {
+func (o *Own) adopt(clients map[string]Client) (changed bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	fresh := map[string]*instance{}
 	for name, client := range clients {
-		if old := o.instances[name]; old != nil && old.client == client {
+		if old := o.instances[name]; old != nil && old.client == client.Client {
 			fresh[name] = old
 			continue
 		}
-		fresh[name] = &instance{name: name, client: client}
+		fresh[name] = &instance{name: name, client: client.Client, reset: client.Reset}
 	}
 	if o.problem == nil && maps.Equal(fresh, o.instances) {
 		return false

@@ -13,6 +13,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 
+	"github.com/meshpdb/meshpdb/pkg/mesh"
 	"github.com/meshpdb/meshpdb/pkg/simulation/kvstore"
 	"github.com/meshpdb/meshpdb/pkg/wire"
 )
@@ -89,14 +90,22 @@ type storeClient struct {
 	watches []*watch
 }
 
-func (p *process) newClient(link link, name string, choose func() *instance) *clientv3.Client {
+func (p *process) newClient(link link, name string, choose func() *instance) mesh.Client {
 	k := &storeClient{process: p, link: link, name: name, choose: choose}
 	p.clients = append(p.clients, k)
 	c := clientv3.NewCtxClient(p.ctx)
 	c.KV = clientv3.NewKVFromKVClient(k, c)
 	c.Watcher = k
 	c.Lease = leases{k}
-	return c
+	return mesh.Client{Client: c, Reset: k.reset}
+}
+
+// reset ends the connection because its user wants another one.
+func (k *storeClient) reset() {
+	_, _ = do[bool](k.process.ctx, &call{process: k.process, key: k.name + " is reset", local: true, effect: func() (any, error) {
+		k.disconnect()
+		return true, nil
+	}})
 }
 
 // connected returns the instance at the other end, nil if there is none now.

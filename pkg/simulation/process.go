@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/meshpdb/meshpdb/pkg/claim"
 	"github.com/meshpdb/meshpdb/pkg/decide"
 	"github.com/meshpdb/meshpdb/pkg/ledger"
@@ -38,8 +36,8 @@ type process struct {
 
 	clients   []*storeClient
 	given     chan mesh.Clients
-	own       map[string]*clientv3.Client
-	peers     map[string]*clientv3.Client
+	own       map[string]mesh.Client
+	peers     map[string]mesh.Client
 	mesh      *mesh.Mesh
 	ledgers   *ledger.Ledgers
 	registry  *ledger.Registry
@@ -63,7 +61,7 @@ func (c *cluster) start(replica int) *process {
 	p := &process{
 		world: c.world, cluster: c, replica: replica, name: fmt.Sprintf("%s-r%d.%d", c.name, replica+1, c.lives),
 		killed: make(chan struct{}), given: make(chan mesh.Clients, 16), kicked: make(chan struct{}, 1),
-		own: map[string]*clientv3.Client{}, peers: map[string]*clientv3.Client{},
+		own: map[string]mesh.Client{}, peers: map[string]mesh.Client{},
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	c.processes = append(c.processes, p)
@@ -114,12 +112,12 @@ func (p *process) newID() string { return fmt.Sprintf("%s-%d", p.name, p.ids.Add
 
 // configure tells the process of the instances and peers that stand.
 func (p *process) configure() {
-	clients := mesh.Clients{Own: map[string]*clientv3.Client{}, Peers: map[string]*clientv3.Client{}}
+	clients := mesh.Clients{Own: map[string]mesh.Client{}, Peers: map[string]mesh.Client{}}
 	for _, i := range p.cluster.instances {
 		if i.gone {
 			continue
 		}
-		if p.own[i.name] == nil {
+		if p.own[i.name].Client == nil {
 			p.own[i.name] = p.newClient(toOwn, p.name+" own "+i.name, func() *instance {
 				if i.up {
 					return i
@@ -133,13 +131,13 @@ func (p *process) configure() {
 		if peer == p.cluster {
 			continue
 		}
-		if p.peers[peer.name] == nil {
+		if p.peers[peer.name].Client == nil {
 			p.peers[peer.name] = p.newClient(toPeer, p.name+" peer "+peer.name, peer.anyInstance)
 		}
 		clients.Peers[peer.name] = p.peers[peer.name]
 	}
 	for name := range p.own {
-		if clients.Own[name] == nil {
+		if clients.Own[name].Client == nil {
 			delete(p.own, name)
 		}
 	}

@@ -145,8 +145,8 @@ type call struct {
 	effect func() (any, error)
 	// lost is what the caller is told if its answer is lost.
 	lost error
-	// yields: it goes nowhere, only its order among others is drawn.
-	yields bool
+	// local: it goes nowhere, only its order among others is drawn.
+	local bool
 
 	answered chan struct{}
 	answer   any
@@ -191,7 +191,7 @@ func (p *process) yield(what string) {
 	if p.isDead() {
 		return
 	}
-	c := &call{process: p, key: p.name + " goes on: " + what, yields: true}
+	c := &call{process: p, key: p.name + " goes on: " + what, local: true}
 	p.scheduler.arrive(c)
 	select {
 	case <-c.answered:
@@ -240,10 +240,17 @@ func (s *scheduler) schedule(calls []*call) {
 		}
 		return woken
 	}
-	if first.yields {
+	if first.local {
 		// A moment later, so that what it begins does not end when something else
 		// does that began at the same time.
-		s.at(s.now()+1+time.Duration(s.rand.Int64N(int64(time.Microsecond))), first.key, answer)
+		s.at(s.now()+1+time.Duration(s.rand.Int64N(int64(time.Microsecond))), first.key, func() bool {
+			for _, c := range calls {
+				if c.effect != nil {
+					c.answer, c.err = c.effect()
+				}
+			}
+			return answer()
+		})
 		return
 	}
 	f := s.network(first)
