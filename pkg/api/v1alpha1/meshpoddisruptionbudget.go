@@ -94,7 +94,32 @@ type MeshPodDisruptionBudgetSpec struct {
 	//
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
+
+	// deletionProtection says what happens in this cluster when somebody deletes
+	// what available covered pods live by: their node while it is Ready, their
+	// namespace, or their owner (Deployment, StatefulSet, DaemonSet, ReplicaSet,
+	// ReplicationController). Warn admits it with a warning, Deny refuses it.
+	// The pods themselves could not be held any more once it is deleted.
+	// Kubernetes' own controllers are never refused, nor is anybody while meshpdb
+	// does not answer.
+	//
+	// +optional
+	// +kubebuilder:default=Warn
+	DeletionProtection DeletionProtection `json:"deletionProtection,omitempty"`
 }
+
+// DeletionProtection is an answer to the deletion of what covered pods live by.
+//
+// +kubebuilder:validation:Enum=Warn;Deny
+type DeletionProtection string
+
+// The answers; none given means Warn.
+const (
+	// DeletionProtectionWarn admits the deletion and warns whoever asked for it.
+	DeletionProtectionWarn DeletionProtection = "Warn"
+	// DeletionProtectionDeny refuses the deletion.
+	DeletionProtectionDeny DeletionProtection = "Deny"
+)
 
 // MeshPodDisruptionBudgetStatus is the state of the budget as the cluster's
 // own controller sees the mesh. The first five fields mean what they mean in
