@@ -79,6 +79,9 @@ func run(ctx context.Context, o options) error {
 	if err := setUpAdmission(mgr, o, m, pods, ledgers, registry, ready); err != nil {
 		return err
 	}
+	if err := setUpIntents(mgr, o, pods, running); err != nil {
+		return err
+	}
 	if err := setUpControllers(mgr, o, m, pods, ledgers, registry, controller.Sources{Kicks: kicks, Pods: running}); err != nil {
 		return err
 	}

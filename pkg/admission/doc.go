@@ -5,4 +5,8 @@
 // A refusal is always HTTP 429, reason TooManyRequests, with a cause
 // DisruptionBudget, as the eviction API itself refuses: kubectl drain and the
 // autoscalers try again. What cannot be decided is refused the same way.
+//
+// Beside them, Intents meets the deletion of what pods live by (nodes,
+// namespaces, owners), where a budget can still warn of it or refuse it, and
+// what cannot be told is admitted.
 package admission
