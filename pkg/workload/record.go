@@ -23,9 +23,11 @@ type record struct {
 	node      unique.Handle[string]
 	phase     unique.Handle[string]
 	owner     unique.Handle[owner]
-	name      string
-	uid       string
-	version   string
+	// tolerations of NoExecute taints; most pods have the same ones.
+	tolerations unique.Handle[string]
+	name        string
+	uid         string
+	version     string
 	// labels in one string, a zero byte after each key and each value: the
 	// collector has nothing to follow, and no map is kept.
 	labels string
@@ -46,6 +48,7 @@ func compact(pod *corev1.Pod) *record {
 		namespace: unique.Make(pod.Namespace), node: unique.Make(pod.Spec.NodeName), phase: unique.Make(string(pod.Status.Phase)),
 		name: pod.Name, uid: string(pod.UID), version: pod.ResourceVersion,
 		labels: joinLabels(pod.Labels), ready: IsReady(pod), mirror: IsMirror(pod), glass: pod.Annotations[v1alpha1.BreakGlassAnnotation] != "",
+		tolerations: unique.Make(joinTolerations(pod.Spec.Tolerations)),
 	}
 	var controller owner
 	if ref := metav1.GetControllerOfNoCopy(pod); ref != nil {
@@ -68,10 +71,11 @@ func (r *record) pod() *corev1.Pod {
 	pod := &corev1.Pod{}
 	r.fill(pod)
 	pod.Labels = splitLabels(r.labels)
+	pod.Spec.Tolerations = splitTolerations(r.tolerations.Value())
 	return pod
 }
 
-// fill puts into a pod what the record holds, except for the labels.
+// fill puts into a pod what the record holds, except for the labels and the tolerations.
 func (r *record) fill(pod *corev1.Pod) {
 	pod.ObjectMeta = metav1.ObjectMeta{Namespace: r.namespace.Value(), Name: r.name, UID: types.UID(r.uid), ResourceVersion: r.version}
 	pod.Spec.NodeName = r.node.Value()

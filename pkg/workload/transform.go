@@ -20,6 +20,7 @@ func CacheOptions() map[client.Object]cache.ByObject {
 	options := map[client.Object]cache.ByObject{}
 	for _, o := range []client.Object{
 		&corev1.Service{}, &appsv1.ReplicaSet{}, &appsv1.Deployment{}, &appsv1.StatefulSet{}, &appsv1.DaemonSet{}, &corev1.ReplicationController{},
+		&corev1.Node{},
 	} {
 		options[o] = cache.ByObject{Transform: strip, UnsafeDisableDeepCopy: &shared}
 	}
@@ -36,10 +37,11 @@ func strip(o any) (any, error) {
 	case *appsv1.Deployment:
 		return &appsv1.Deployment{ObjectMeta: identity(&o.ObjectMeta, false), Spec: appsv1.DeploymentSpec{Replicas: o.Spec.Replicas, Template: labelsOf(&o.Spec.Template)}}, nil
 	case *appsv1.StatefulSet:
-		return &appsv1.StatefulSet{ObjectMeta: identity(&o.ObjectMeta, false), Spec: appsv1.StatefulSetSpec{Replicas: o.Spec.Replicas, Template: labelsOf(&o.Spec.Template)}}, nil
+		return stripStatefulSet(o), nil
 	case *appsv1.DaemonSet:
-		status := appsv1.DaemonSetStatus{DesiredNumberScheduled: o.Status.DesiredNumberScheduled}
-		return &appsv1.DaemonSet{ObjectMeta: identity(&o.ObjectMeta, false), Spec: appsv1.DaemonSetSpec{Template: labelsOf(&o.Spec.Template)}, Status: status}, nil
+		return stripDaemonSet(o), nil
+	case *corev1.Node:
+		return stripNode(o), nil
 	case *corev1.ReplicationController:
 		spec := corev1.ReplicationControllerSpec{Replicas: o.Spec.Replicas}
 		if o.Spec.Template != nil {
@@ -49,6 +51,44 @@ func strip(o any) (any, error) {
 		return &corev1.ReplicationController{ObjectMeta: identity(&o.ObjectMeta, false), Spec: spec}, nil
 	}
 	return o, nil
+}
+
+// stripStatefulSet keeps what tells its scale, and whether a rolling update is unfinished.
+func stripStatefulSet(o *appsv1.StatefulSet) *appsv1.StatefulSet {
+	return &appsv1.StatefulSet{
+		ObjectMeta: identity(&o.ObjectMeta, false),
+		Spec: appsv1.StatefulSetSpec{
+			Replicas: o.Spec.Replicas, Template: labelsOf(&o.Spec.Template),
+			UpdateStrategy: o.Spec.UpdateStrategy, PodManagementPolicy: o.Spec.PodManagementPolicy, Ordinals: o.Spec.Ordinals,
+		},
+		Status: appsv1.StatefulSetStatus{
+			ObservedGeneration: o.Status.ObservedGeneration, CurrentRevision: o.Status.CurrentRevision, UpdateRevision: o.Status.UpdateRevision,
+			Replicas: o.Status.Replicas, ReadyReplicas: o.Status.ReadyReplicas, UpdatedReplicas: o.Status.UpdatedReplicas,
+		},
+	}
+}
+
+// stripDaemonSet keeps what tells its scale, and whether a rolling update is unfinished.
+func stripDaemonSet(o *appsv1.DaemonSet) *appsv1.DaemonSet {
+	return &appsv1.DaemonSet{
+		ObjectMeta: identity(&o.ObjectMeta, false),
+		Spec:       appsv1.DaemonSetSpec{Template: labelsOf(&o.Spec.Template), UpdateStrategy: o.Spec.UpdateStrategy},
+		Status: appsv1.DaemonSetStatus{
+			ObservedGeneration: o.Status.ObservedGeneration, DesiredNumberScheduled: o.Status.DesiredNumberScheduled,
+			UpdatedNumberScheduled: o.Status.UpdatedNumberScheduled, NumberReady: o.Status.NumberReady,
+		},
+	}
+}
+
+// stripNode keeps what tells whether pods are to leave a node.
+func stripNode(o *corev1.Node) *corev1.Node {
+	n := &corev1.Node{ObjectMeta: identity(&o.ObjectMeta, false), Spec: corev1.NodeSpec{Taints: o.Spec.Taints, Unschedulable: o.Spec.Unschedulable}}
+	for _, c := range o.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			n.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
+		}
+	}
+	return n
 }
 
 // labelsOf keeps the labels that an owner gives its pods.
