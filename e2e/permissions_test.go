@@ -109,11 +109,16 @@ func used(e sandbox.AuditEvent) permission {
 
 // unasked are permissions that this test does not bring about, and where they are needed.
 var unasked = map[permission]string{
-	{"", "services", "get"}:       "read when an instance has left clustermesh-apiserver's Service; the sandbox's are no pods, and loopback addresses cannot be endpoints: controller.TestInstanceGone",
-	{"", "nodes", "get"}:          "read when a taint evicts a pod: docs/paths.md",
-	{"", "configmaps", "update"}:  "written when an instance joins or leaves: TestEveryInstanceIsWritten",
-	{"", "events", "patch"}:       "written when leader election tells the same twice",
-	{"apps", "daemonsets", "get"}: "read when the DaemonSet controller deletes a pod: docs/paths.md",
+	{"", "services", "get"}:                        "read when an instance has left clustermesh-apiserver's Service; the sandbox's are no pods, and loopback addresses cannot be endpoints: controller.TestInstanceGone",
+	{"", "pods/eviction", "create"}:                "asked for when a taint eviction was lost: TestLostTaintEvictionsAreCompleted",
+	{"apps", "replicasets/status", "patch"}:        "patched when its controller backs off: TestControllersInBackOffAreTold",
+	{"apps", "statefulsets/status", "patch"}:       "as for ReplicaSets: redrive.TestOnAServer",
+	{"apps", "daemonsets/status", "patch"}:         "as for ReplicaSets: redrive.TestOnAServer",
+	{"", "replicationcontrollers/status", "patch"}: "as for ReplicaSets: redrive.TestOnAServer",
+	{"", "nodes", "get"}:                           "read when a taint evicts a pod: docs/paths.md",
+	{"", "configmaps", "update"}:                   "written when an instance joins or leaves: TestEveryInstanceIsWritten",
+	{"", "events", "patch"}:                        "written when leader election tells the same twice",
+	{"apps", "daemonsets", "get"}:                  "read when the DaemonSet controller deletes a pod: docs/paths.md",
 }
 
 // streamed is the watch by which informers list where the API server streams lists, as these do; where it cannot, they list.

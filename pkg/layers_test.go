@@ -38,6 +38,7 @@ var layers = map[string]int{
 	"pkg/workload":           3,
 	"pkg/decide":             4,
 	"pkg/publish":            4,
+	"pkg/redrive":            4,
 	// The shells around decide and publish: requests and reconciles.
 	"pkg/admission":          5,
 	"pkg/controller":         5,
@@ -51,8 +52,8 @@ var layers = map[string]int{
 var only = map[string][]string{
 	"github.com/cilium/cilium/":         {"pkg/mesh"},
 	"go.etcd.io/etcd/":                  {"pkg/mesh", "pkg/simulation", "pkg/simulation/kvstore"},
-	"sigs.k8s.io/controller-runtime/":   {"pkg/ledger", "pkg/workload", "pkg/admission", "pkg/controller", "pkg/simulation", "cmd/meshpdb-controller"},
-	"github.com/prometheus/":            {"pkg/mesh", "pkg/admission"},
+	"sigs.k8s.io/controller-runtime/":   {"pkg/ledger", "pkg/workload", "pkg/redrive", "pkg/admission", "pkg/controller", "pkg/simulation", "cmd/meshpdb-controller"},
+	"github.com/prometheus/":            {"pkg/mesh", "pkg/redrive", "pkg/admission"},
 	"github.com/meshpdb/meshpdb/e2e":    {},
 	"github.com/google/uuid":            {"cmd/meshpdb-controller"},
 	"github.com/anishathalye/":          {"pkg/history"},

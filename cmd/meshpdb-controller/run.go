@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -33,6 +34,7 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/ledger"
 	"github.com/meshpdb/meshpdb/pkg/mesh"
 	"github.com/meshpdb/meshpdb/pkg/publish"
+	"github.com/meshpdb/meshpdb/pkg/redrive"
 	"github.com/meshpdb/meshpdb/pkg/workload"
 )
 
@@ -201,6 +203,11 @@ func setUpControllers(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.
 		Client: mgr.GetClient(), Workload: pods, Views: m, Recorder: recorder,
 		Cluster: o.clusterName, Protected: o.protectedNamespaces(), Log: ctrl.Log.WithName("budget"),
 	}
+	waits, err := setUpRedrive(mgr, pods, recorder, sources)
+	if err != nil {
+		return err
+	}
+	budgets.Waits = waits
 	publisher, err := publish.New(publish.Config{
 		Cluster: o.clusterName, Controller: controllerName(), Store: m.Own(), Registry: registry, Ledger: ledgers,
 		Workload: &controller.Cluster{
@@ -226,6 +233,18 @@ func setUpControllers(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.
 		}
 		return publisher.Run(ctx)
 	}))
+}
+
+func setUpRedrive(mgr ctrl.Manager, pods *workload.Workload, recorder events.EventRecorder, sources controller.Sources) (*redrive.Driver, error) {
+	reporter, err := redrive.NewReporter(metrics.Registry, recorder)
+	if err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	driver := redrive.New(redrive.Config{
+		Client: mgr.GetClient(), Workload: pods, Taints: workload.NewTaints(), Reporter: reporter, Log: ctrl.Log.WithName("redrive"),
+		Changed: func(namespace, name string) { sources.Kicks.Kick(namespace + "/" + name) },
+	})
+	return driver, redrive.Setup(mgr, driver, sources.Pods)
 }
 
 // everywhere runs on every replica, leader or not.

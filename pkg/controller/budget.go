@@ -44,6 +44,11 @@ type Publisher interface {
 	Started() <-chan struct{}
 }
 
+// Waits knows what waits in this cluster for a budget to allow it: the first few, and how many.
+type Waits interface {
+	Observe(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget, pods []corev1.Pod) ([]v1alpha1.WaitingDisruption, int32, error)
+}
+
 // Budgets reconciles MeshPodDisruptionBudgets.
 type Budgets struct {
 	Client   client.Client
@@ -51,6 +56,7 @@ type Budgets struct {
 	Views    Views
 	// Publisher is asked only by the leader.
 	Publisher Publisher
+	Waits     Waits
 	Recorder  events.EventRecorder
 	// Cluster is the own cluster's name.
 	Cluster string
@@ -134,6 +140,7 @@ func (r *Budgets) reconcile(ctx context.Context, request ctrl.Request) (ctrl.Res
 		return ctrl.Result{}, err
 	}
 	r.conditions(&b, &status, own.Budget.Exported, own.problem)
+	r.waiting(ctx, &b, &status, own)
 	return r.writeSoon(ctx, &b, status, r.resyncOf(&b, own))
 }
 
@@ -161,6 +168,8 @@ func (r *Budgets) Parts(ctx context.Context) ([]publish.Part, error) {
 type share struct {
 	publish.Part
 	owners []v1alpha1.OwnerStatus
+	// covered are the pods; none if they are not held up here.
+	covered []corev1.Pod
 	// selector of the Service as it stands, empty if it selects nothing.
 	selector map[string]string
 	problem  error
@@ -195,12 +204,11 @@ func (r *Budgets) share(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget
 		own.problem = problem
 		return own
 	}
-	var pods []wire.Pod
 	owners := own.owners
 	if err == nil {
 		own.Budget.Exported = workload.IsExported(selection)
-		pods, owners, err = r.pods(ctx, selection, b.Status.Owners)
-		own.Pods = pods
+		own.covered, owners, err = r.pods(ctx, selection, b.Status.Owners)
+		own.Pods = records(own.covered)
 	}
 	if err != nil {
 		own.Budget.Undecided, own.problem = err.Error(), err
@@ -223,17 +231,21 @@ func (r *Budgets) guards(b *v1alpha1.MeshPodDisruptionBudget, scope []string) *w
 	return nil
 }
 
-func (r *Budgets) pods(ctx context.Context, service *corev1.Service, known []v1alpha1.OwnerStatus) ([]wire.Pod, []v1alpha1.OwnerStatus, error) {
+func (r *Budgets) pods(ctx context.Context, service *corev1.Service, known []v1alpha1.OwnerStatus) ([]corev1.Pod, []v1alpha1.OwnerStatus, error) {
 	pods, err := r.Workload.Pods(ctx, service)
 	if err != nil {
 		return nil, nil, err
 	}
-	records := make([]wire.Pod, 0, len(pods))
-	for i := range pods {
-		records = append(records, workload.Record(&pods[i]))
-	}
 	owners, err := r.Workload.Owners(ctx, service.Namespace, pods, known)
-	return records, owners, err
+	return pods, owners, err
+}
+
+func records(pods []corev1.Pod) []wire.Pod {
+	all := make([]wire.Pod, 0, len(pods))
+	for i := range pods {
+		all = append(all, workload.Record(&pods[i]))
+	}
+	return all
 }
 
 // scope returns the clusters that take part. What the status remembers of a
@@ -299,6 +311,8 @@ func (r *Budgets) status(b *v1alpha1.MeshPodDisruptionBudget, scope []string, ow
 		DisruptionsInFlight: int32(d.InFlight),
 		Owners:              owners,
 		Selector:            b.Status.Selector,
+		WaitingDisruptions:  b.Status.WaitingDisruptions,
+		Waiting:             b.Status.Waiting,
 		Conditions:          slices.Clone(b.Status.Conditions),
 	}
 	reachable := 0

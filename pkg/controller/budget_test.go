@@ -394,3 +394,39 @@ func TestStatusIsNotWrittenTooOften(t *testing.T) {
 		}
 	})
 }
+
+// The status says what waits for the budget, of the pods that are held up here.
+// While that is not known, what it says stands.
+func TestTheStatusTellsWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHall(t, newBudget("n", "b"), namespace("n"), globalService("n", "db"), readyPod("n", "p0"))
+		since := metav1.NewTime(time.Now().Add(-time.Minute)).Rfc3339Copy()
+		h.waiting = []v1alpha1.WaitingDisruption{{Kind: "Pod", Name: "p0", Reason: v1alpha1.WaitingTaintEviction, Since: since, Message: "node n1 is to be left"}}
+		r := h.budgets()
+		settle(t, r, "n", "b")
+		told := func() string {
+			s := h.budget(t, "n", "b").Status
+			var names []string
+			for _, w := range s.Waiting {
+				names = append(names, fmt.Sprintf("%s %s %s", w.Kind, w.Name, time.Since(w.Since.Time).Round(time.Minute)))
+			}
+			return fmt.Sprint(s.WaitingDisruptions, names)
+		}
+		expect(t, "waiting", told(), "1 [Pod p0 1m0s]")
+		expect(t, "pods that were asked for", len(h.observed), 1)
+		h.waiting, h.waitingErr = nil, errors.New("nodes: not listed yet")
+		settle(t, r, "n", "b")
+		expect(t, "while it is not known", told(), "1 [Pod p0 1m0s]")
+		h.waitingErr = nil
+		settle(t, r, "n", "b")
+		expect(t, "when nothing waits any more", told(), "0 []")
+		h.waiting = []v1alpha1.WaitingDisruption{{Kind: "Pod", Name: "p0", Reason: v1alpha1.WaitingTaintEviction, Since: since, Message: "x"}}
+		b := h.budget(t, "n", "b")
+		b.Spec.Clusters = []string{"c9"}
+		if err := h.WithWatch.Update(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		settle(t, r, "n", "b")
+		expect(t, "pods of a budget that leaves this cluster out", len(h.observed), 0)
+	})
+}

@@ -49,6 +49,11 @@ type hall struct {
 
 	set      []publish.Part
 	problems map[string]error
+
+	waiting    []v1alpha1.WaitingDisruption
+	waitingErr error
+	// observed are the pods that were asked for last.
+	observed []corev1.Pod
 }
 
 func newHall(t *testing.T, objects ...client.Object) *hall {
@@ -176,6 +181,14 @@ func (hallPublisher) Started() <-chan struct{} {
 	return started
 }
 
+// hallWaits has an Observe of its own.
+type hallWaits struct{ *hall }
+
+func (w hallWaits) Observe(_ context.Context, _ *v1alpha1.MeshPodDisruptionBudget, pods []corev1.Pod) ([]v1alpha1.WaitingDisruption, int32, error) {
+	w.observed = pods
+	return w.waiting, int32(len(w.waiting)), w.waitingErr
+}
+
 func (h *hall) Eventf(regarding, _ runtime.Object, kind, reason, _, note string, args ...any) {
 	name := "none"
 	if m, err := meta.Accessor(regarding); err == nil {
@@ -207,7 +220,7 @@ func (p hallPods) Select(ctx context.Context, namespace string, selector map[str
 
 func (h *hall) budgets() *Budgets {
 	return &Budgets{
-		Client: h, Workload: &workload.Workload{Cached: h, Live: h, Running: hallPods{h}, Coverage: workload.NewCoverage()}, Views: h, Publisher: hallPublisher{h}, Recorder: h,
+		Client: h, Workload: &workload.Workload{Cached: h, Live: h, Running: hallPods{h}, Coverage: workload.NewCoverage()}, Views: h, Publisher: hallPublisher{h}, Waits: hallWaits{h}, Recorder: h,
 		Cluster: "c1", Protected: []string{"kube-system"}, Log: logr.Discard(),
 	}
 }

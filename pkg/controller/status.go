@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -123,6 +124,16 @@ func (r *Budgets) conditions(b *v1alpha1.MeshPodDisruptionBudget, status *v1alph
 		shared.Message = "Cilium does not export the service from this cluster (service.cilium.io/global and shared), so the records that meshpdb publishes count alone"
 	}
 	meta.SetStatusCondition(&status.Conditions, shared)
+}
+
+// waiting tells what waits. While that cannot be known, what the status says stands.
+func (r *Budgets) waiting(ctx context.Context, b *v1alpha1.MeshPodDisruptionBudget, status *v1alpha1.MeshPodDisruptionBudgetStatus, own share) {
+	waiting, count, err := r.Waits.Observe(ctx, b, own.covered)
+	if err != nil {
+		r.Log.V(1).Info("what waits is not known", "budget", b.Namespace+"/"+b.Name, "cause", err.Error())
+		return
+	}
+	status.Waiting, status.WaitingDisruptions = waiting, count
 }
 
 // starting reports that nothing is known of the instances yet. What the

@@ -3,12 +3,13 @@ package workload
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+
+	"github.com/meshpdb/meshpdb/pkg/paths"
 )
 
 // Taints is the index of the nodes that somebody wants empty: those that work,
@@ -91,16 +92,12 @@ func (t *Taints) set(node string, taints []corev1.Taint) {
 // works. A node that is not Ready has none, and those that stand for a failed
 // node are not among them: what they do Kubernetes does itself, and no budget holds it up.
 func Evicting(node *corev1.Node) []corev1.Taint {
-	ready := slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
-		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
-	})
-	if !ready || node.DeletionTimestamp != nil {
+	if !paths.NodeReady(node) || node.DeletionTimestamp != nil {
 		return nil
 	}
 	var taints []corev1.Taint
 	for _, taint := range node.Spec.Taints {
-		failed := taint.Key == corev1.TaintNodeNotReady || taint.Key == corev1.TaintNodeUnreachable || taint.Key == corev1.TaintNodeOutOfService
-		if taint.Effect == corev1.TaintEffectNoExecute && !failed {
+		if taint.Effect == corev1.TaintEffectNoExecute && !paths.Failing(taint.Key) {
 			taints = append(taints, taint)
 		}
 	}

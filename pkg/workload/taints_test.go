@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/cache/informertest"
+
+	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 )
 
 func tainted(status corev1.ConditionStatus, taints ...string) *corev1.Node {
@@ -140,6 +142,10 @@ func TestStrippedOwnersKeepTheirProgress(t *testing.T) {
 		Status: appsv1.DaemonSetStatus{ObservedGeneration: 1, DesiredNumberScheduled: 2, UpdatedNumberScheduled: 3, NumberReady: 4}}
 	if got := stripStatefulSet(set); !equality.Semantic.DeepEqual(got.Spec, set.Spec) || !equality.Semantic.DeepEqual(got.Status, set.Status) {
 		t.Errorf("got %+v", got)
+	}
+	set.Annotations = map[string]string{v1alpha1.KickedAtAnnotation: "x", lastApplied: "y"}
+	if got := stripStatefulSet(set).Annotations; len(got) != 1 || got[v1alpha1.KickedAtAnnotation] != "x" {
+		t.Errorf("annotations %v", got)
 	}
 	if got := stripDaemonSet(daemons); !equality.Semantic.DeepEqual(got.Spec, daemons.Spec) || !equality.Semantic.DeepEqual(got.Status, daemons.Status) {
 		t.Errorf("got %+v", got)

@@ -6,6 +6,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 )
 
 // lastApplied is where kubectl apply keeps a second copy of an object.
@@ -115,7 +117,8 @@ func PodLabels(o client.Object) map[string]string {
 	return nil
 }
 
-// identity is what names an object, its generation and its controller.
+// identity is what names an object, its generation and its controller, and
+// either all annotations or the one that tells when it was kicked.
 func identity(m *metav1.ObjectMeta, annotations bool) metav1.ObjectMeta {
 	kept := metav1.ObjectMeta{
 		Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion, Generation: m.Generation,
@@ -125,6 +128,9 @@ func identity(m *metav1.ObjectMeta, annotations bool) metav1.ObjectMeta {
 		kept.OwnerReferences = []metav1.OwnerReference{*ref}
 	}
 	if !annotations {
+		if at, kicked := m.Annotations[v1alpha1.KickedAtAnnotation]; kicked {
+			kept.Annotations = map[string]string{v1alpha1.KickedAtAnnotation: at}
+		}
 		return kept
 	}
 	for name, value := range m.Annotations {

@@ -23,6 +23,7 @@ import (
 // +kubebuilder:printcolumn:name="Service",type=string,priority=1,JSONPath=`.spec.service`
 // +kubebuilder:printcolumn:name="Min Available",type=string,priority=1,JSONPath=`.spec.minAvailable`
 // +kubebuilder:printcolumn:name="Max Unavailable",type=string,priority=1,JSONPath=`.spec.maxUnavailable`
+// +kubebuilder:printcolumn:name="Waiting",type=integer,priority=1,JSONPath=`.status.waitingDisruptions`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="DisruptionAllowed")].message`
 type MeshPodDisruptionBudget struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -160,6 +161,18 @@ type MeshPodDisruptionBudgetStatus struct {
 	// +listMapKey=kind
 	// +listMapKey=name
 	Owners []OwnerStatus `json:"owners,omitempty"`
+	// waitingDisruptions is how many disruptions by Kubernetes itself wait in this
+	// cluster until the budget lets them: pods that a node's taint is to evict, and
+	// owners that cannot finish a scale-down or a rollout. They are done when budget frees.
+	// +optional
+	WaitingDisruptions int32 `json:"waitingDisruptions"`
+	// waiting are those that have waited longest, at most 10.
+	// +optional
+	// +listType=map
+	// +listMapKey=kind
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=10
+	Waiting []WaitingDisruption `json:"waiting,omitempty"`
 	// conditions of the budget: Enforced, DisruptionAllowed, NotShared.
 	// +optional
 	// +listType=map
@@ -205,6 +218,23 @@ type OwnerStatus struct {
 	// vanished: the owner does not exist any more.
 	// +optional
 	Vanished bool `json:"vanished,omitempty"`
+}
+
+// WaitingDisruption is what Kubernetes itself wants to do to covered pods of
+// this cluster and has given up, or put off, for want of budget.
+type WaitingDisruption struct {
+	// kind of what waits: Pod, ReplicaSet, ReplicationController, StatefulSet or DaemonSet.
+	Kind string `json:"kind"`
+	// name of what waits, in the budget's namespace.
+	Name string `json:"name"`
+	// reason: TaintEviction, a pod on a node with a NoExecute taint; or
+	// ScaleDownOrRollout, an owner with pods that are to go.
+	// +kubebuilder:validation:Enum=TaintEviction;ScaleDownOrRollout
+	Reason WaitingReason `json:"reason"`
+	// since when it waits.
+	Since metav1.Time `json:"since"`
+	// message says in one sentence what is to be done.
+	Message string `json:"message"`
 }
 
 // MeshPodDisruptionBudgetList is a list of budgets.

@@ -15,7 +15,24 @@ const (
 	NamespaceLabel = "meshpdb.io/budgeted"
 	// NamespaceLabelValue is the value of NamespaceLabel.
 	NamespaceLabelValue = "true"
+	// KickedAtAnnotation is put on an owner of covered pods, with the time as RFC 3339, so
+	// that its controller tries at once what it has put off for want of budget.
+	KickedAtAnnotation = "meshpdb.io/kicked-at"
 )
+
+// WaitingReason is why a disruption is to happen.
+type WaitingReason string
+
+// Reasons of waiting.
+const (
+	// WaitingTaintEviction: the pod's node has a NoExecute taint that the pod does not tolerate.
+	WaitingTaintEviction WaitingReason = "TaintEviction"
+	// WaitingScaleDownOrRollout: the owner has pods that are too many or outdated.
+	WaitingScaleDownOrRollout WaitingReason = "ScaleDownOrRollout"
+)
+
+// MaxWaiting is how many waiting disruptions a status names.
+const MaxWaiting = 10
 
 // Types of conditions.
 const (
