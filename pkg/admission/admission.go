@@ -60,8 +60,10 @@ type Answer struct {
 	Accounted bool
 	// BrokenGlass: it goes although the budgets refused, for somebody who may do that asked for it.
 	BrokenGlass bool
-	Pod         *corev1.Pod
-	Budgets     []v1alpha1.MeshPodDisruptionBudget
+	// Moot: it is refused because what asked for it is no more; the budgets were not asked.
+	Moot    bool
+	Pod     *corev1.Pod
+	Budgets []v1alpha1.MeshPodDisruptionBudget
 	claim.Outcome
 	Took time.Duration
 }
@@ -226,7 +228,7 @@ func (c *Config) answer(a Answer) answered {
 	}
 	response := admission.Allowed(a.Sentence)
 	if a.BrokenGlass {
-		// Into the audit log of the API server, as meshpdb.io/break-glass.
+		// Into the audit log of the API server, as evictions.meshpdb.io/break-glass or deletions.meshpdb.io/break-glass.
 		response.AuditAnnotations = map[string]string{"break-glass": a.Sentence}
 	}
 	return answered{response}

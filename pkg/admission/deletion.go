@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
+	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/claim"
 	"github.com/meshpdb/meshpdb/pkg/paths"
 	"github.com/meshpdb/meshpdb/pkg/workload"
@@ -29,15 +30,22 @@ func (h *Handler) deletion(ctx context.Context, r admission.Request) admission.R
 	if harmless(&pod) {
 		return admission.Allowed("")
 	}
+	budgets, err := h.Pods.BudgetsOf(ctx, &pod)
+	if err == nil && !h.coveredHere(&pod, budgets) {
+		return admission.Allowed("")
+	}
 	path := paths.OfDeletion(r.UserInfo)
 	verdict, err := h.judge(ctx, path, &pod)
+	answer := Answer{Path: path, User: r.UserInfo.Username, DryRun: isDryRun(r), Pod: &pod, Budgets: budgets}
 	switch {
 	case err != nil:
-		return refuse(err.Error())
+		answer.Sentence = err.Error()
+		return h.unasked(answer, start)
 	case verdict.Refuse != "":
-		return refuse(verdict.Refuse)
+		answer.Sentence, answer.Moot = verdict.Refuse, true
+		return h.unasked(answer, start)
 	case verdict.Treatment == paths.Account || verdict.Treatment == paths.Skip:
-		h.account(ctx, r, path, &pod)
+		h.account(answer)
 		return admission.Allowed("")
 	}
 	return h.decide(ctx, r, question{
@@ -72,14 +80,27 @@ func (h *Handler) judge(ctx context.Context, path paths.Path, pod *corev1.Pod) (
 	return paths.Judge(path, facts), nil
 }
 
+// coveredHere reports whether a budget covers the pod in this cluster, or may.
+func (h *Handler) coveredHere(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionBudget) bool {
+	request, unknown := h.request(pod, budgets, paths.Deletion)
+	return unknown != "" || len(request.Budgets) > 0
+}
+
+// unasked refuses, and tells of it, without a question to the budgets.
+func (h *Handler) unasked(a Answer, start time.Time) admission.Response {
+	if len(a.Budgets) > 0 {
+		a.Budget = nameOf(a.Budgets[0])
+	}
+	a.Took = time.Since(start)
+	return h.answer(a).Response
+}
+
 // account takes note of a disruption that goes whatever the budgets say.
-func (h *Handler) account(ctx context.Context, r admission.Request, path paths.Path, pod *corev1.Pod) {
-	budgets, err := h.Pods.BudgetsOf(ctx, pod)
-	if err != nil || len(budgets) == 0 {
+func (h *Handler) account(a Answer) {
+	if len(a.Budgets) == 0 {
 		return
 	}
-	h.Answered(Answer{
-		Path: path, User: r.UserInfo.Username, DryRun: isDryRun(r), Accounted: true, Pod: pod, Budgets: budgets,
-		Outcome: claim.Outcome{Allowed: true, Budget: nameOf(budgets[0]), Sentence: fmt.Sprintf("%s deletes %s, which is accounted and not held", r.UserInfo.Username, pod.Name)},
-	})
+	a.Accounted = true
+	a.Outcome = claim.Outcome{Allowed: true, Budget: nameOf(a.Budgets[0]), Sentence: fmt.Sprintf("%s deletes %s, which is accounted and not held", a.User, a.Pod.Name)}
+	h.Answered(a)
 }

@@ -106,6 +106,32 @@ func TestPaths(t *testing.T) {
 	}
 }
 
+// A refusal without a question is told of as every other, and only what a budget covers is refused at all.
+func TestRefusalsWithoutAQuestion(t *testing.T) {
+	manager := by(user(kubeSystem + "node-controller"))
+	for name, c := range map[string]struct {
+		desk   func(*desk)
+		reason string
+	}{
+		"taint taken off": {desk: func(d *desk) { d.node = nodeWith(corev1.ConditionTrue) }, reason: "Moot"},
+		"look-up fails":   {desk: func(d *desk) { d.factsErr = errors.New("timed out") }, reason: "Undecided"},
+	} {
+		d := newDesk()
+		c.desk(d)
+		if r := handle(t, d.handler(), deleting(pod(), manager)); r.Allowed || len(d.answered) != 1 || reason(d.answered[0]) != c.reason || d.answered[0].Budget != "n/b" {
+			t.Errorf("%s: %+v, reported %+v", name, r.Result, d.answered)
+		}
+		for what, budgets := range map[string][]v1alpha1.MeshPodDisruptionBudget{"no budget": nil, "one of other clusters": {budgetOf("b", "c2")}} {
+			d := newDesk()
+			c.desk(d)
+			d.budgets = budgets
+			if r := handle(t, d.handler(), deleting(pod(), manager)); !r.Allowed || len(d.answered) != 0 {
+				t.Errorf("%s, %s: %+v, reported %+v", name, what, r.Result, d.answered)
+			}
+		}
+	}
+}
+
 // waivedOnly refuses what is not waived, as a spent budget does.
 func waivedOnly(r decide.Request) claim.Outcome {
 	if r.Waived != "" {
@@ -124,7 +150,7 @@ func outcomeOf(t *testing.T, d *desk, r admission.Response) string {
 	switch {
 	case !r.Allowed && len(d.decided) == 1 && d.decided[0].Waived == "":
 		return "held"
-	case !r.Allowed && len(d.decided) == 0:
+	case !r.Allowed && len(d.decided) == 0 && len(d.answered) == 1:
 		return r.Result.Details.Causes[0].Message
 	case r.Allowed && len(d.decided) == 1 && d.decided[0].Waived != "" && len(d.answered) == 1 && d.answered[0].Waived:
 		return "free"

@@ -133,6 +133,8 @@ func reason(a Answer) string {
 		return "GlassBroken"
 	case a.Accounted:
 		return "Accounted"
+	case a.Moot:
+		return "Moot"
 	case a.Waived:
 		return "Waived"
 	case a.Repeated:
