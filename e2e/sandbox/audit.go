@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,7 +21,7 @@ const auditLogMegabytes = 2000
 // ControllerUser is who the controllers are to their API server.
 const ControllerUser = "system:serviceaccount:" + controllerNamespace + ":" + controllerAccount
 
-// AuditEvent is one request that a controller made to its cluster's API server.
+// AuditEvent is one request to a cluster's API server.
 type AuditEvent struct {
 	Verb, Group, Resource, Subresource string
 	Namespace, Name                    string
@@ -31,6 +32,8 @@ type AuditEvent struct {
 	Code int
 	// Denied: no role permits it. Other things answer 403 as well, such as a namespace that is ending.
 	Denied bool
+	// Annotations are those of the audit event, webhooks' included.
+	Annotations map[string]string
 	// Time is when the request arrived, Done when it was answered. A watch is done when it begins.
 	Time, Done time.Time
 }
@@ -41,7 +44,8 @@ func (c *Cluster) auditPolicyPath() string {
 
 func (c *Cluster) auditLogPath() string { return c.logPath("audit") }
 
-// writeAuditPolicy restricts the log to the controllers: everybody else's requests would slow the API server down.
+// writeAuditPolicy restricts the log to the controllers and to those who delete pods, the kubelets excepted: everybody
+// else's requests would slow the API server down.
 func (c *Cluster) writeAuditPolicy() error {
 	policy := fmt.Sprintf(`apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -50,6 +54,11 @@ rules:
 - level: Metadata
   users: [%q]
 - level: None
+  userGroups: ["system:nodes"]
+- level: Metadata
+  verbs: [delete, deletecollection]
+  resources: [{group: "", resources: [pods]}]
+- level: None
 `, ControllerUser)
 	return writeFiles(filepath.Dir(c.auditPolicyPath()), map[string][]byte{filepath.Base(c.auditPolicyPath()): []byte(policy)})
 }
@@ -57,6 +66,17 @@ rules:
 // Audit returns the requests of the cluster's controllers that arrived at since or later, in the order in which they
 // were answered. What was answered just now may be missing.
 func (c *Cluster) Audit(since time.Time) ([]AuditEvent, error) {
+	return c.audit(since, func(e AuditEvent) bool { return e.User == ControllerUser })
+}
+
+// PodDeletions returns who but a kubelet or meshpdb asked for the deletion of pods of a namespace, as Audit does.
+func (c *Cluster) PodDeletions(namespace string, since time.Time) ([]AuditEvent, error) {
+	return c.audit(since, func(e AuditEvent) bool {
+		return e.User != ControllerUser && e.Namespace == namespace && e.Resource == "pods" && e.Subresource == ""
+	})
+}
+
+func (c *Cluster) audit(since time.Time, match func(AuditEvent) bool) ([]AuditEvent, error) {
 	content, err := os.ReadFile(c.auditLogPath())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -64,7 +84,8 @@ func (c *Cluster) Audit(since time.Time) ([]AuditEvent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read audit log of %s: %w", c.Name, err)
 	}
-	return parseAudit(content, since)
+	all, err := parseAudit(content, since)
+	return slices.DeleteFunc(all, func(e AuditEvent) bool { return !match(e) }), err
 }
 
 // auditRecord is what is used of a line of the log, in the format of audit.k8s.io/v1.
@@ -102,7 +123,7 @@ func parseAudit(content []byte, since time.Time) ([]AuditEvent, error) {
 		}
 		e := AuditEvent{
 			Verb: r.Verb, Group: r.ObjectRef.APIGroup, Resource: r.ObjectRef.Resource, Subresource: r.ObjectRef.Subresource,
-			Namespace: r.ObjectRef.Namespace, Name: r.ObjectRef.Name, User: r.User.Username, Code: r.ResponseStatus.Code,
+			Namespace: r.ObjectRef.Namespace, Name: r.ObjectRef.Name, User: r.User.Username, Code: r.ResponseStatus.Code, Annotations: r.Annotations,
 			Denied: r.Annotations["authorization.k8s.io/decision"] == "forbid",
 			Time:   r.RequestReceivedTimestamp.Time, Done: r.StageTimestamp.Time,
 		}

@@ -37,7 +37,8 @@ type Controller struct {
 
 	cluster                  *Cluster
 	command                  command
-	webhook, metrics, health string // host:port
+	flags                    []string // of command, those that the sandbox sets
+	webhook, metrics, health string   // host:port
 	process                  *process
 }
 
@@ -157,6 +158,7 @@ func (c *Cluster) newController(ctx context.Context, name, binary string, args [
 			"--clustermesh-config="+p.PeerDir,
 			"--kvstore-config="+filepath.Join(p.KVStoreDir, "etcd.yaml"))
 	}
+	p.flags = flags
 	p.command = command{
 		name: c.Name + " " + name, path: binary, args: slices.Concat(flags, args),
 		env: []string{"POD_NAME=" + name, "POD_NAMESPACE=" + controllerNamespace}, dir: dir, log: p.Log,
@@ -206,6 +208,13 @@ func (p *Controller) Start(ctx context.Context) error {
 	p.process = started
 	p.cluster.mu.Unlock()
 	return started.awaitReady(ctx, p.Ready)
+}
+
+// Restart ends the controller as a kubelet does, and starts it with other arguments beside those that the sandbox sets.
+func (p *Controller) Restart(ctx context.Context, args ...string) error {
+	p.stop(ctx)
+	p.command.args = slices.Concat(p.flags, args)
+	return p.Start(ctx)
 }
 
 // Kill ends the controller as a crash would.
