@@ -55,6 +55,13 @@ func (t *Tally) Requests() []Request {
 	return slices.Clone(t.requests)
 }
 
+// Add takes in requests of somebody else. They do not count as granted or refused.
+func (t *Tally) Add(requests ...Request) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.requests = append(t.requests, requests...)
+}
+
 // Abandon takes in a request whose answer nobody waits for any longer.
 func (t *Tally) Abandon(cluster, pod string, asked time.Time) {
 	t.mu.Lock()

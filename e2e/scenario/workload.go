@@ -54,6 +54,8 @@ type Workload struct {
 	Namespace, Name string
 	// Replicas in each cluster.
 	Replicas int32
+	// Owner makes what owns the pods, instead of a Deployment, by the template of a pod. It must ask for Replicas of them.
+	Owner func(metav1.ObjectMeta, corev1.PodTemplateSpec) client.Object
 }
 
 // Expected is the number of pods in all clusters.
@@ -68,7 +70,7 @@ func (w *Workload) Apply(ctx context.Context) error {
 		objects := []client.Object{
 			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.Namespace}},
 			w.service(),
-			w.deployment(),
+			w.owner(),
 		}
 		for _, o := range objects {
 			if err := c.API.Create(ctx, o); err != nil && !apierrors.IsAlreadyExists(err) {
@@ -92,23 +94,31 @@ func (w *Workload) service() *corev1.Service {
 	return s
 }
 
-func (w *Workload) deployment() *appsv1.Deployment {
-	labels := map[string]string{"app": w.Name}
+// Labels of the pods.
+func (w *Workload) Labels() map[string]string { return map[string]string{"app": w.Name} }
+
+// Template of the pods.
+func (w *Workload) Template() corev1.PodTemplateSpec {
 	grace := int64(30)
-	return &appsv1.Deployment{ObjectMeta: w.meta(), Spec: appsv1.DeploymentSpec{
-		Replicas: &w.Replicas,
-		Selector: &metav1.LabelSelector{MatchLabels: labels},
-		Template: corev1.PodTemplateSpec{
-			ObjectMeta: metav1.ObjectMeta{Labels: labels},
-			Spec: corev1.PodSpec{
-				TerminationGracePeriodSeconds: &grace,
-				Containers:                    []corev1.Container{{Name: w.Name, Image: "registry.k8s.io/pause:3.10"}},
-				TopologySpreadConstraints: []corev1.TopologySpreadConstraint{{
-					MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway,
-					LabelSelector: &metav1.LabelSelector{MatchLabels: labels},
-				}},
-			},
+	return corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: w.Labels()},
+		Spec: corev1.PodSpec{
+			TerminationGracePeriodSeconds: &grace,
+			Containers:                    []corev1.Container{{Name: w.Name, Image: "registry.k8s.io/pause:3.10"}},
+			TopologySpreadConstraints: []corev1.TopologySpreadConstraint{{
+				MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway,
+				LabelSelector: &metav1.LabelSelector{MatchLabels: w.Labels()},
+			}},
 		},
+	}
+}
+
+func (w *Workload) owner() client.Object {
+	if w.Owner != nil {
+		return w.Owner(w.meta(), w.Template())
+	}
+	return &appsv1.Deployment{ObjectMeta: w.meta(), Spec: appsv1.DeploymentSpec{
+		Replicas: &w.Replicas, Selector: &metav1.LabelSelector{MatchLabels: w.Labels()}, Template: w.Template(),
 	}}
 }
 
@@ -165,6 +175,9 @@ func (w *Workload) Delete(ctx context.Context) error {
 // AwaitReady waits until every pod is available.
 func (w *Workload) AwaitReady(ctx context.Context) error {
 	return w.eventually(ctx, 2*time.Minute, "the pods to become Ready", func(ctx context.Context, c *Cluster) error {
+		if w.Owner != nil {
+			return w.complete(ctx, c)
+		}
 		d, err := c.Client.AppsV1().Deployments(w.Namespace).Get(ctx, w.Name, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -174,6 +187,22 @@ func (w *Workload) AwaitReady(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// complete looks at the pods, where status means something else for each kind of owner.
+func (w *Workload) complete(ctx context.Context, c *Cluster) error {
+	available, err := w.Available(ctx, c)
+	if err != nil {
+		return err
+	}
+	all, err := c.Client.CoreV1().Pods(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: w.Selector()})
+	if err != nil {
+		return err
+	}
+	if len(available) != int(w.Replicas) || len(all.Items) != len(available) {
+		return fmt.Errorf("%d of %d pods are available, want %d", len(available), len(all.Items), w.Replicas)
+	}
+	return nil
 }
 
 // AwaitBudget waits until every cluster enforces the budget and sees all others.
