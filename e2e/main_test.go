@@ -29,8 +29,16 @@ type testMesh struct {
 	dir string
 }
 
+// parallel is how many tests that run in parallel do so at once: they wait for
+// clusters, far more than they compute.
+const parallel = "8"
+
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if err := flag.Set("test.parallel", parallel); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	ctrl.SetLogger(logr.Discard())
 	os.Exit(run(m))
 }

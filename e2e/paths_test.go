@@ -1,88 +1,231 @@
 package e2e
 
 import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
-	policyv1 "k8s.io/api/policy/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 
+	"github.com/meshpdb/meshpdb/e2e/sandbox"
+	"github.com/meshpdb/meshpdb/e2e/scenario"
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
+	"github.com/meshpdb/meshpdb/pkg/history"
+	"github.com/meshpdb/meshpdb/pkg/paths"
 )
 
-// TestPaths: what people ask for is enforced, what Kubernetes' own controllers
-// do is let through, and dry-runs reserve nothing.
+// TestPaths goes along every path of the table of package paths, each with the
+// caller that the table names, unless its comment says otherwise. Each looks at what the caller
+// saw, at whether anything was left hanging, at the bound, and at the path's metric.
+//
+// They run side by side, in namespaces and on nodes of their own. The metric
+// has neither, so each waits for at least what it caused.
 func TestPaths(t *testing.T) {
-	w := budgeted(t, "paths", 1, maxUnavailable(1))
-	c1, c2 := mesh.clusters[0], mesh.clusters[1]
-	dryRun := []string{metav1.DryRunAll}
-
-	pod := firstPod(t, w, c1)
-	for name, eviction := range map[string]*policyv1.Eviction{
-		"query": {ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: pod.Name}},
-		"body":  {ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: pod.Name}, DeleteOptions: &metav1.DeleteOptions{DryRun: dryRun}},
-	} {
-		request := c1.Client.CoreV1().RESTClient().Post().Namespace(w.Namespace).Resource("pods").Name(pod.Name).SubResource("eviction").Body(eviction)
-		if name == "query" {
-			request.Param("dryRun", metav1.DryRunAll)
+	before := decided(t)
+	all := []map[string]func(*testing.T){pathsOfPeople, pathsOfControllers}
+	t.Run("rows", func(t *testing.T) {
+		for _, rows := range all {
+			for _, name := range slices.Sorted(maps.Keys(rows)) {
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					rows[name](t)
+				})
+			}
 		}
-		if err := request.Do(t.Context()).Error(); err != nil {
-			t.Errorf("dry-run by %s: %v", name, err)
-		}
-	}
-	if err := c1.Client.CoreV1().Pods(w.Namespace).Delete(t.Context(), pod.Name, metav1.DeleteOptions{DryRun: dryRun}); err != nil {
-		t.Errorf("dry-run of a deletion: %v", err)
-	}
-	var ledger v1alpha1.DisruptionLedger
-	if err := c1.API.Get(t.Context(), types.NamespacedName{Name: w.Namespace}, &ledger); !apierrors.IsNotFound(err) {
-		t.Errorf("after dry-runs the ledger holds %v (%v), want none", ledger.Claims, err)
-	}
-
-	// A wrong UID is the API server's to refuse, and costs no budget.
-	wrong := types.UID("00000000-1111-2222-3333-444444444444")
-	err := c1.Client.PolicyV1().Evictions(w.Namespace).Evict(t.Context(), &policyv1.Eviction{
-		ObjectMeta:    metav1.ObjectMeta{Namespace: w.Namespace, Name: pod.Name},
-		DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &wrong}},
 	})
-	if !apierrors.IsConflict(err) {
-		t.Errorf("eviction with another UID: got %v, want a conflict", err)
+	after := decided(t)
+	for _, key := range slices.Sorted(maps.Keys(after)) {
+		if n := after[key] - before[key]; n > 0 {
+			t.Logf("%4d %s", n, key)
+		}
 	}
+}
 
-	// A person's deletion takes the budget; the next one is refused, in every cluster.
-	if err := c1.Client.CoreV1().Pods(w.Namespace).Delete(t.Context(), pod.Name, metav1.DeleteOptions{}); err != nil {
-		t.Fatalf("deletion: %v", err)
+// decided counts the answers of all controllers, by "path verdict reason".
+func decided(t *testing.T) map[string]int {
+	t.Helper()
+	counted := map[string]int{}
+	for _, c := range mesh.Clusters {
+		for _, controller := range c.Controllers {
+			scrapeDecisions(t, controller, counted)
+		}
 	}
-	start := time.Now()
-	err = c2.Client.CoreV1().Pods(w.Namespace).Delete(t.Context(), firstPod(t, w, c2).Name, metav1.DeleteOptions{})
-	wantRefusal(t, err, time.Since(start), "maxUnavailable 1")
-	// --force is no way around.
-	grace := int64(0)
-	err = c2.Client.CoreV1().Pods(w.Namespace).Delete(t.Context(), firstPod(t, w, c2).Name, metav1.DeleteOptions{GracePeriodSeconds: &grace})
-	wantRefusal(t, err, time.Since(start), "maxUnavailable 1")
+	return counted
+}
 
-	// The ReplicaSet controller scales down, budget or not; the pods are accounted by readiness.
-	if err := w.AwaitReady(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	scale, err := c2.Client.AppsV1().Deployments(w.Namespace).GetScale(t.Context(), w.Name, metav1.GetOptions{})
+func scrapeDecisions(t *testing.T, controller *sandbox.Controller, into map[string]int) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, controller.MetricsURL, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	scale.Spec.Replicas = 0
-	if _, err := c2.Client.AppsV1().Deployments(w.Namespace).UpdateScale(t.Context(), w.Name, scale, metav1.UpdateOptions{}); err != nil {
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 30*time.Second, "the pods of c2 go", func() error {
-		list, err := c2.Client.CoreV1().Pods(w.Namespace).List(t.Context(), metav1.ListOptions{})
-		if err == nil && len(list.Items) > 0 {
-			err = apierrors.NewConflict(policyv1.Resource("pods"), list.Items[0].Name, nil)
+	defer response.Body.Close()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, metric := range families["meshpdb_decisions_total"].GetMetric() {
+		labels := map[string]string{}
+		for _, label := range metric.GetLabel() {
+			labels[label.GetName()] = label.GetValue()
+		}
+		into[decision(paths.Path(labels["path"]), labels["verdict"], labels["reason"])] += int(metric.GetCounter().GetValue())
+	}
+}
+
+func decision(path paths.Path, verdict, reason string) string {
+	return string(path) + " " + verdict + " " + reason
+}
+
+// wantDecided waits until the metric tells of at least n more decisions of a kind than before.
+func wantDecided(t *testing.T, before map[string]int, n int, path paths.Path, verdict, reason string) {
+	t.Helper()
+	key := decision(path, verdict, reason)
+	eventually(t, 10*time.Second, "the metric tells of "+key, func() error {
+		if got := decided(t)[key] - before[key]; got < n {
+			return fmt.Errorf("%d times, want %d", got, n)
+		}
+		return nil
+	})
+}
+
+// exhaust makes a pod of a cluster unready, which is all that maxUnavailable 1
+// bears, and returns what makes it ready again.
+func exhaust(t *testing.T, w *scenario.Workload, c *scenario.Cluster) (restore func()) {
+	t.Helper()
+	pod := firstPod(t, w, c)
+	annotatePod(t, c, &pod, `""`)
+	if err := w.AwaitAllowed(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		annotatePod(t, c, &pod, "null")
+	}
+}
+
+// wantClaims checks whose disruptions the ledger of a namespace holds as granted.
+func wantClaims(t *testing.T, w *scenario.Workload, c *scenario.Cluster, pods ...string) {
+	t.Helper()
+	eventually(t, 10*time.Second, "the ledger of "+c.Name, func() error {
+		claimed := claims(t, w, c)
+		if !slices.Equal(slices.Sorted(slices.Values(claimed)), slices.Sorted(slices.Values(pods))) {
+			return fmt.Errorf("it holds claims on %v, want %v", claimed, pods)
+		}
+		return nil
+	})
+}
+
+func claims(t *testing.T, w *scenario.Workload, c *scenario.Cluster) []string {
+	t.Helper()
+	var list v1alpha1.DisruptionLedgerList
+	if err := c.API.List(t.Context(), &list); err != nil {
+		t.Fatal(err)
+	}
+	var pods []string
+	for _, l := range list.Items {
+		for _, claim := range l.Claims {
+			if l.Name == w.Namespace {
+				pods = append(pods, claim.Pod)
+			}
+		}
+	}
+	return pods
+}
+
+// wantGone waits until a pod of this UID is gone.
+func wantGone(t *testing.T, c *scenario.Cluster, namespace, name, uid string) {
+	t.Helper()
+	eventually(t, 90*time.Second, "pod "+name+" goes", func() error {
+		list, err := c.Client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "metadata.name=" + name})
+		if err == nil && len(list.Items) > 0 && string(list.Items[0].UID) == uid {
+			err = fmt.Errorf("it is there, %s", list.Items[0].Status.Phase)
 		}
 		return err
 	})
-	eventually(t, 30*time.Second, "the scale is believed, zero included", func() error {
-		_, err := evict(t, w, c1)
-		return err
-	})
+}
+
+// wantStays checks that a pod of this UID is there and does not terminate.
+func wantStays(t *testing.T, c *scenario.Cluster, namespace, name, uid string) {
+	t.Helper()
+	pod, err := c.Client.CoreV1().Pods(namespace).Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil || string(pod.UID) != uid || pod.DeletionTimestamp != nil {
+		t.Errorf("pod %s was disrupted: %v", name, err)
+	}
+}
+
+// as is a client of any user.
+func as(t *testing.T, c *scenario.Cluster, user string, groups ...string) kubernetes.Interface {
+	t.Helper()
+	config, err := sandboxCluster(t, c.Name).ConfigFor(user, groups...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// kubectlFails runs kubectl, which must fail, and returns what it wrote and why it ended.
+func kubectlFails(t *testing.T, c *scenario.Cluster, args ...string) string {
+	t.Helper()
+	out, err := sandboxCluster(t, c.Name).Kubectl(t.Context(), args...)
+	if err == nil {
+		t.Errorf("kubectl %s succeeded in spite of the budget: %s", strings.Join(args, " "), out)
+		return out
+	}
+	return out + err.Error()
+}
+
+func wantWords(t *testing.T, out string, words ...string) {
+	t.Helper()
+	for _, word := range words {
+		if !strings.Contains(out, word) {
+			t.Errorf("%q does not say %q", out, word)
+		}
+	}
+}
+
+// wantHeld ends a witness: no more than one pod was ever missing, and every deletion that
+// Kubernetes' own controllers got was right when it was allowed.
+func wantHeld(t *testing.T, w *scenario.Workload, witness *scenario.Witness, since time.Time, tallies ...*scenario.Tally) {
+	t.Helper()
+	judge(t, witness, 1)
+	tally := scenario.NewTally()
+	for _, c := range w.Clusters {
+		deletions, err := sandboxCluster(t, c.Name).PodDeletions(w.Namespace, since)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range deletions {
+			if !strings.HasPrefix(d.User, "system:") || d.Verb != "delete" {
+				continue
+			}
+			request := scenario.Request{Cluster: c.Name, Pod: d.Name, Asked: d.Time, Answered: d.Done, Answer: history.Unknown}
+			switch d.Code {
+			case http.StatusOK, http.StatusAccepted:
+				request.Answer = history.Allowed
+			case http.StatusTooManyRequests:
+				request.Answer = history.Refused
+			case http.StatusNotFound:
+				request.Answer = history.Failed
+			}
+			tally.Add(request)
+		}
+	}
+	wantVerdict(t, history.Held, witness, history.Bound{MaxUnavailable: "1"}, append(tallies, tally)...)
 }
