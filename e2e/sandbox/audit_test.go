@@ -18,7 +18,7 @@ func TestParseAudit(t *testing.T) {
 	want := AuditEvent{
 		Verb: "update", Group: "g", Resource: "pods", Subresource: "status", Namespace: "n", Name: "p", User: "u", Credential: "JTI=1", Code: 409, Denied: true,
 		Annotations: map[string]string{"authorization.k8s.io/decision": "forbid", "deletions.meshpdb.io/break-glass": "why"},
-		Time: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC), Done: time.Date(2026, 1, 2, 3, 4, 5, 100_000_000, time.UTC),
+		Time:        time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC), Done: time.Date(2026, 1, 2, 3, 4, 5, 100_000_000, time.UTC),
 	}
 	got := all[0]
 	got.Time, got.Done = got.Time.UTC(), got.Done.UTC()
