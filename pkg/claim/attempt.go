@@ -117,6 +117,11 @@ type Attempt struct {
 
 // Begin starts an attempt.
 func Begin(r Request) *Attempt {
+	r.Claim.Budgets, r.Claim.Views = nil, nil
+	for _, b := range r.Budgets {
+		r.Claim.Budgets = append(r.Claim.Budgets, b.Name)
+		r.Claim.Views = append(r.Claim.Views, ViewID(b.Clusters))
+	}
 	return &Attempt{request: r, claim: r.Claim, step: AppendClaim, written: map[string]bool{}, first: map[string]map[string]bool{}}
 }
 
@@ -256,9 +261,8 @@ func (a *Attempt) Written(acknowledged []string) {
 func (a *Attempt) Read(snapshots []Snapshot, now time.Time) {
 	a.attempts++
 	for _, s := range snapshots {
-		if s.Invalid == "" && a.first[s.Cluster] == nil && a.agrees(s) {
-			// Not "the first round": a cluster whose first read failed may hold older claims (X15),
-			// and later claims of one with another view may not count us.
+		if s.Invalid == "" && a.first[s.Cluster] == nil {
+			// Not "the first round": a cluster whose first read failed may hold older claims (X15).
 			a.first[s.Cluster] = s.claimIDs()
 		}
 	}
@@ -359,30 +363,22 @@ func severity(d budget.Decision) int {
 	}
 }
 
-// agrees reports whether s shows the own view for every budget that it is in
-// scope of: only then its later claimants are sure to read our cluster as well.
-func (a *Attempt) agrees(s Snapshot) bool {
-	return !slices.ContainsFunc(a.request.Budgets, func(b Covering) bool {
-		return slices.Contains(b.Clusters, s.Cluster) && !slices.Equal(slices.Sorted(slices.Values(s.Budgets[b.Name].View)), slices.Sorted(slices.Values(b.Clusters)))
-	})
-}
-
 func (a *Attempt) question(b Covering, snapshots []Snapshot) budget.Question {
-	claims := a.counted(snapshots)
+	claims := a.counted(b, snapshots)
 	return Question(b, a.claim.Pod, a.claim.UID, snapshots, claims)
 }
 
 // counted returns, by pod UID, how the claims that rule R4 counts stand to the
-// own one: those of S1 that are still present. Later claims count us (F01). A
-// cluster without S1 yet counts in full.
-func (a *Attempt) counted(snapshots []Snapshot) map[string]budget.Claim {
+// own one: those of S1 that are still present. Later claims count us (F01), if
+// their claimants read our cluster (V11, V15). A cluster without S1 yet counts in full.
+func (a *Attempt) counted(b Covering, snapshots []Snapshot) map[string]budget.Claim {
 	counted := map[string]budget.Claim{}
 	for _, s := range snapshots {
 		for _, c := range s.Claims {
 			if s.Invalid != "" || c.ID == a.claim.ID {
 				continue
 			}
-			if first := a.first[s.Cluster]; first != nil && !first[c.ID] {
+			if first := a.first[s.Cluster]; first != nil && !first[c.ID] && c.reads(b) {
 				continue
 			}
 			class := budget.PendingLower

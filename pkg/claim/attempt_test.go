@@ -27,7 +27,8 @@ func begin(budgets ...string) *Attempt {
 }
 
 // shown reads "c1 ++- a=G1@c1-2": the cluster, its pods c1-0 and so on, and its
-// claims with the pods they name. "c2 !reason" is invalid; "c2 ++?" shows another view.
+// claims with the pods they name. "c2 !reason" is invalid; "c2 ++?" shows another view, and
+// "a=G1@c1-2?" was claimed under another one.
 func shown(text string, names ...string) Snapshot {
 	words := strings.Fields(text)
 	s := Snapshot{Cluster: words[0], Budgets: map[string]Report{}}
@@ -47,7 +48,11 @@ func shown(text string, names ...string) Snapshot {
 	for _, w := range words[2:] {
 		claim, uid, _ := strings.Cut(w, "@")
 		c := ledger("0: " + claim).Claims[0]
-		c.UID, c.Cluster = uid, s.Cluster
+		uid, other := strings.CutSuffix(uid, "?")
+		c.UID, c.Cluster, c.Budgets, c.Views = uid, s.Cluster, []string{"n/b"}, []string{ViewID([]string{"c2", "c1"})}
+		if other {
+			c.Views = []string{ViewID([]string{"c2"})}
+		}
 		s.Claims = append(s.Claims, c)
 	}
 	for _, n := range append(names, "n/b") {
@@ -99,6 +104,37 @@ func tell(t *testing.T, a *Attempt, word string) {
 			snapshots = append(snapshots, shown(s))
 		}
 		a.Read(snapshots, noon.Add(after))
+	}
+}
+
+// A claim tells by which clusters it is decided, budget by budget. One that
+// does not is taken to be decided by others.
+func TestClaimsTellTheirViews(t *testing.T) {
+	r := Request{Claim: Claim{ID: "me"}, Budgets: []Covering{{Name: "n/b", Clusters: []string{"c2", "c1"}}, {Name: "n/d", Clusters: []string{"c1"}}}}
+	c := Begin(r).Claim()
+	if !slices.Equal(c.Budgets, []string{"n/b", "n/d"}) || len(c.Views) != 2 || c.Views[0] == c.Views[1] || len(c.Views[0]) != 16 {
+		t.Fatalf("claims %v under %v", c.Budgets, c.Views)
+	}
+	for _, tt := range []struct {
+		claim    Claim
+		name     string
+		clusters []string
+		want     bool
+	}{
+		{c, "n/b", []string{"c1", "c2"}, true},
+		{c, "n/b", []string{"c1", "c2", "c2"}, true},
+		{c, "n/b", []string{"c1"}, false},
+		{c, "n/b", []string{"c1", "c2", "c3"}, false},
+		{c, "n/b", []string{"c1c2"}, false},
+		{c, "n/d", []string{"c1"}, true},
+		{c, "n/d", []string{"c1", "c2"}, false},
+		{c, "n/other", []string{"c1"}, false},
+		{Claim{Budgets: c.Budgets}, "n/b", []string{"c1", "c2"}, false},
+		{Claim{Budgets: c.Budgets, Views: c.Views[:1]}, "n/d", []string{"c1"}, false},
+	} {
+		if got := tt.claim.reads(Covering{Name: tt.name, Clusters: tt.clusters}); got != tt.want {
+			t.Errorf("%v under %v for %s of %v: %t", tt.claim.Budgets, tt.claim.Views, tt.name, tt.clusters, got)
+		}
 	}
 }
 
@@ -207,12 +243,16 @@ func TestAttemptCounts(t *testing.T) {
 		{"c1 +++ | c2 +++ b=P6@c2-0", "c1 +++ | c2 +++ c=G4@c2-1", "GrantClaim"},
 		{"c1 +++ | c2 +++ b=P6@c2-0", "c1 +++ | c2 +++ b=G6@c2-0", "WithdrawClaim"},
 		{"c1 +++ | c2 +++ b=P6@c2-0", "c1 +++ | c2 +++ b=P6@c2-0 c=P4@c2-1", "AwaitChange"},
+		// Later claims of those who read other clusters may not (V11, V15).
+		{"c1 +++ | c2 +++ b=P6@c2-0", "c1 +++ | c2 +++ c=G4@c2-1?", "WithdrawClaim"},
+		{"c1 +++ | c2 +++ b=P6@c2-0", "c1 +++ | c2 +++ c=P4@c2-1?", "WithdrawClaim"},
+		{"c1 +++ | c2 +++ b=P6@c2-0", "c1 +++ | c2 +++ c=P8@c2-1?", "AwaitChange"},
 		// S1 of a cluster starts with its first valid snapshot (X15).
 		{"c1 +++ | c2 !gone", "c1 +++ | c2 +++ b=G4@c2-0", "WithdrawClaim"},
 		{"c1 +++ | c2 !gone", "c1 +++ b=G4@c1-1 | c2 +++", "GrantClaim"},
-		// And with the first one that shows the own view.
-		{"c1 +++ | c2 +++?", "c1 +++ | c2 +++ b=G6@c2-0", "WithdrawClaim"},
-		{"c1 +++ | c2 +++?", "c1 +++ b=G6@c1-1 | c2 +++", "GrantClaim"},
+		// Whatever view it shows: claims tell their own.
+		{"c1 +++ | c2 +++?", "c1 +++ | c2 +++ b=G6@c2-0", "GrantClaim"},
+		{"c1 +++ | c2 +++?", "c1 +++ | c2 +++ b=G6@c2-0?", "WithdrawClaim"},
 	} {
 		a := begin()
 		for _, word := range strings.Split(ready+"0s "+tt.first, "; ") {

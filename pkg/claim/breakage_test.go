@@ -37,7 +37,7 @@ const (
 	foreignViewsIgnored    breakage = "V03 views not compared"
 	ownViewIgnored         breakage = "V04 own published view not compared"
 	ownViewFromStore       breakage = "V09 own view read from one instance of the store"
-	viewsMixed             breakage = "V11 S1 from a snapshot that shows another view"
+	claimViewsIgnored      breakage = "V11 later claims ignored whatever view they were made under"
 	unreachableLeftOut     breakage = "V08 unreachable cluster left out"
 	ownSpecOnly            breakage = "B02 own bound only"
 	boundForgotten         breakage = "B03 last known bound of an unread cluster forgotten"
@@ -90,8 +90,11 @@ func (r *run) distort(snapshots []Snapshot) []Snapshot {
 		}
 		distorted[at].Budgets = budgets
 		if s.Invalid == "" {
-			if r.broken == viewsMixed && r.attempt.first[s.Cluster] == nil {
-				r.attempt.first[s.Cluster] = s.claimIDs()
+			if r.broken == claimViewsIgnored {
+				distorted[at].Claims = slices.Clone(s.Claims)
+				for i := range s.Claims {
+					distorted[at].Claims[i].Budgets, distorted[at].Claims[i].Views = r.attempt.claim.Budgets, r.attempt.claim.Views
+				}
 			}
 			continue
 		}

@@ -1,6 +1,12 @@
 package claim
 
-import "cmp"
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+	"strings"
+)
 
 // State of a claim. The zero value is invalid.
 type State uint8
@@ -34,6 +40,9 @@ type Claim struct {
 	UID, Namespace, Pod string
 	// Budgets that covered the pod when it was claimed, for people; readers match by UID.
 	Budgets []string
+	// Views, one for each of Budgets, are the ViewIDs of the clusters that the claimant
+	// reads. Who reads others does not see a claim that came before its own (R3, V15).
+	Views []string
 	// Cluster that holds the pod and the claim.
 	Cluster string
 	State   State
@@ -44,6 +53,18 @@ type Claim struct {
 	Reason string
 	// Seq counts how often the granted claim was asked for again (R8).
 	Seq uint64
+}
+
+// ViewID names a set of clusters in 16 characters.
+func ViewID(clusters []string) string {
+	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(slices.Sorted(slices.Values(clusters))), "\n")))
+	return hex.EncodeToString(sum[:8])
+}
+
+// reads reports whether the claimant decides budget b by the same clusters.
+func (c Claim) reads(b Covering) bool {
+	i := slices.Index(c.Budgets, b.Name)
+	return i >= 0 && i < len(c.Views) && c.Views[i] == ViewID(b.Clusters)
 }
 
 // Before reports whether c has the higher priority. The order is total and

@@ -85,7 +85,7 @@ func breakages() []tuned {
 			s.instances, s.size, s.slots, s.stall, s.idle, s.calm, s.eager = 2, 2, 1, 10, 3, 500, 20
 			s.lose, s.crash, s.wipe, s.cut, s.lead, s.expire = 0, 0, 0, 0, 0, 0
 		}},
-		{viewsMixed, func(s *scenario) { joining(s); s.size, s.slots, s.idle, s.calm, s.eager = 2, 1, 3, 500, 20 }},
+		{claimViewsIgnored, func(s *scenario) { joining(s); s.size, s.slots, s.idle, s.calm, s.eager = 2, 1, 3, 500, 20 }},
 		{unreachableLeftOut, nil},
 		{ownSpecOnly, nil},
 		{boundForgotten, func(s *scenario) { s.tightens, s.relative, s.joins, s.cut = true, false, false, 8 }},

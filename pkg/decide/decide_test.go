@@ -69,7 +69,7 @@ func TestAllowingTakesTheStepsInOrderWithOneReadPerCluster(t *testing.T) {
 	}
 	expect(t, "further calls", calls, []string{})
 	expect(t, "ledger", s.stands(), []string{"me1 Granted"})
-	want := claim.Claim{ID: "me1", UID: "c1-0", Namespace: "n", Pod: "db-0", Budgets: []string{"n/b"}, Cluster: "c1", State: claim.Granted, Ticket: 1, Reason: "Eviction"}
+	want := claim.Claim{ID: "me1", UID: "c1-0", Namespace: "n", Pod: "db-0", Budgets: []string{"n/b"}, Views: []string{claim.ViewID([]string{"c1", "c2"})}, Cluster: "c1", State: claim.Granted, Ticket: 1, Reason: "Eviction"}
 	expect(t, "record", s.stores["i2"]["me1"], want)
 	expect(t, "sentence", o.Sentence, "evicting db-0 leaves 3 of 4 pods available, budget n/b needs 3 (maxUnavailable 1; c1 2/2; c2 2/2)")
 }
@@ -269,7 +269,9 @@ func TestWaitingForAClaimThatGoesAfterOurs(t *testing.T) {
 		// The last fifth of the 5 s belongs to the withdrawal.
 		"until it is too late": {then: with(view("c2 ++"), pending("c2-0", 9)), after: 4050 * time.Millisecond},
 		// A later claim counts ours; waiting for it as well could last for ever (F01).
-		"until it goes, not for a later one": {then: with(view("c2 ++"), claim.Claim{ID: "later", UID: "c2-1", Cluster: "c2", State: claim.Pending, Ticket: 10}), allowed: true, after: 550 * time.Millisecond},
+		"until it goes, not for a later one": {then: with(view("c2 ++"), claim.Claim{ID: "later", UID: "c2-1", Cluster: "c2", State: claim.Pending, Ticket: 10, Budgets: []string{"n/b"}, Views: []string{claim.ViewID([]string{"c1", "c2"})}}), allowed: true, after: 550 * time.Millisecond},
+		// Unless it is made by others than read us (V15).
+		"not without a later one of another view": {then: with(view("c2 ++"), claim.Claim{ID: "later", UID: "c2-1", Cluster: "c2", State: claim.Pending, Ticket: 10, Budgets: []string{"n/b"}, Views: []string{claim.ViewID([]string{"c2"})}}), after: 4050 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

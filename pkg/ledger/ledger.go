@@ -116,7 +116,7 @@ func (l *Ledgers) decode(object *v1alpha1.DisruptionLedger) claim.Ledger {
 			state = claim.Pending
 		}
 		ledger.Claims = append(ledger.Claims, claim.Claim{
-			ID: c.ID, UID: c.UID, Namespace: object.Name, Pod: c.Pod, Budgets: c.Budgets, Cluster: l.cluster,
+			ID: c.ID, UID: c.UID, Namespace: object.Name, Pod: c.Pod, Budgets: c.Budgets, Views: c.Views, Cluster: l.cluster,
 			State: state, Ticket: uint64(max(0, c.Ticket)), Seq: uint64(max(0, c.Seq)), Reason: c.Reason,
 		})
 	}
@@ -128,7 +128,7 @@ func encode(ledger claim.Ledger, object *v1alpha1.DisruptionLedger) {
 	object.Claims = nil
 	for _, c := range ledger.Claims {
 		object.Claims = append(object.Claims, v1alpha1.DisruptionClaim{
-			ID: c.ID, UID: c.UID, Pod: c.Pod, Budgets: c.Budgets, State: c.State.String(),
+			ID: c.ID, UID: c.UID, Pod: c.Pod, Budgets: c.Budgets, Views: c.Views, State: c.State.String(),
 			Ticket: int64(c.Ticket), Seq: int64(c.Seq), Reason: c.Reason,
 		})
 	}

@@ -118,7 +118,7 @@ func TestObject(t *testing.T) {
 	if err := server.Get(t.Context(), client.ObjectKey{Name: namespace}, &object); err != nil {
 		t.Fatal(err)
 	}
-	want := v1alpha1.DisruptionClaim{ID: "a", UID: "pod-a", Pod: "db-a", Budgets: []string{namespace + "/db"}, State: "Granted", Ticket: 5, Seq: 1, Reason: "Eviction"}
+	want := v1alpha1.DisruptionClaim{ID: "a", UID: "pod-a", Pod: "db-a", Budgets: []string{namespace + "/db"}, Views: []string{"62863b3073ab1b58"}, State: "Granted", Ticket: 5, Seq: 1, Reason: "Eviction"}
 	if object.Ticket != 5 || len(object.Claims) != 1 || fmt.Sprintf("%+v", object.Claims[0]) != fmt.Sprintf("%+v", want) {
 		t.Errorf("got %d %+v, want %+v", object.Ticket, object.Claims, want)
 	}

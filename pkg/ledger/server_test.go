@@ -210,7 +210,7 @@ func receive[T any](t *testing.T, what string, from <-chan T) T {
 
 // of returns a claim on pod-<id> in a namespace.
 func of(namespace, id string) claim.Claim {
-	return claim.Claim{ID: id, UID: "pod-" + id, Namespace: namespace, Pod: "db-" + id, Cluster: "c1", Budgets: []string{namespace + "/db"}, Reason: "Eviction"}
+	return claim.Claim{ID: id, UID: "pod-" + id, Namespace: namespace, Pod: "db-" + id, Cluster: "c1", Budgets: []string{namespace + "/db"}, Views: []string{"62863b3073ab1b58"}, Reason: "Eviction"}
 }
 
 // durable reads a namespace's claims as another process would, as ID=State/ticket/seq.

@@ -319,7 +319,7 @@ func toClaim(cluster, namespace string, c wire.Claim) claim.Claim {
 		state = claim.Pending
 	}
 	return claim.Claim{
-		ID: c.ID, UID: c.UID, Namespace: namespace, Pod: c.Pod, Budgets: c.Budgets,
+		ID: c.ID, UID: c.UID, Namespace: namespace, Pod: c.Pod, Budgets: c.Budgets, Views: c.Views,
 		Cluster: cluster, State: state, Ticket: c.Ticket, Seq: c.Seq, Reason: string(c.Reason),
 	}
 }
@@ -369,7 +369,7 @@ func ClaimRecord(c claim.Claim) *wire.Claim {
 		state = wire.Pending
 	}
 	return &wire.Claim{
-		ID: c.ID, UID: c.UID, Pod: c.Pod, Budgets: c.Budgets, State: state,
+		ID: c.ID, UID: c.UID, Pod: c.Pod, Budgets: c.Budgets, Views: c.Views, State: state,
 		Ticket: c.Ticket, Seq: c.Seq, Reason: wire.Reason(c.Reason),
 	}
 }

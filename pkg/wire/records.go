@@ -107,14 +107,17 @@ const (
 //
 // WARNING - STABLE API.
 type Claim struct {
-	ID      string     `json:"id"`
-	UID     string     `json:"uid"`
-	Pod     string     `json:"pod"`
-	Budgets []string   `json:"budgets,omitempty"`
-	State   ClaimState `json:"state"`
-	Ticket  uint64     `json:"ticket"`
-	Seq     uint64     `json:"seq,omitempty"`
-	Reason  Reason     `json:"reason,omitempty"`
+	ID      string   `json:"id"`
+	UID     string   `json:"uid"`
+	Pod     string   `json:"pod"`
+	Budgets []string `json:"budgets,omitempty"`
+	// Views names, for each of Budgets, the set of clusters that the claimant reads.
+	// Without it, a reader takes the claimant to read others than itself.
+	Views  []string   `json:"views,omitempty"`
+	State  ClaimState `json:"state"`
+	Ticket uint64     `json:"ticket"`
+	Seq    uint64     `json:"seq,omitempty"`
+	Reason Reason     `json:"reason,omitempty"`
 }
 
 // Waiters are pods that one controller replica has refused for want of one

@@ -21,7 +21,7 @@ func golden() map[string]Record {
 		"pod-available.json":   &Pod{UID: "p-1", Name: "db-0", IPs: []string{"10.1.0.7", "fd00::7"}},
 		"pod-unavailable.json": &Pod{UID: "p-2", Name: "db-1", Unavailable: Terminating},
 		"waiters.json":         &Waiters{Pods: []Waiter{{UID: "p-1", Pod: "db-0", Ticket: 7, WaitedMillis: 10400, LastMillis: 3, EveryMillis: 5012}}},
-		"claim.json":           &Claim{ID: "c-1", UID: "p-1", Pod: "db-0", Budgets: []string{"prod/db"}, State: Granted, Ticket: 7, Seq: 1, Reason: Eviction},
+		"claim.json":           &Claim{ID: "c-1", UID: "p-1", Pod: "db-0", Budgets: []string{"prod/db"}, Views: []string{"62863b3073ab1b58"}, State: Granted, Ticket: 7, Seq: 1, Reason: Eviction},
 	}
 }
 

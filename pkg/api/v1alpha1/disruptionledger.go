@@ -38,6 +38,10 @@ type DisruptionClaim struct {
 	// budgets that covered the pod when it was claimed, as namespace/name.
 	// +optional
 	Budgets []string `json:"budgets,omitempty"`
+	// views names, for each of budgets, the set of clusters that the claimant reads.
+	// +optional
+	// +listType=atomic
+	Views []string `json:"views,omitempty"`
 	// state is Pending until decided; Granted once the disruption is allowed.
 	// +kubebuilder:validation:Enum=Pending;Granted
 	State string `json:"state"`

@@ -9,8 +9,9 @@
  *
  *   R4  under maxUnavailable all views read in the deciding round must be v. The own one is read
  *       from the budget itself, by quorum, after the claim was written and beside the other reads.
- *   R3  the claims of a cluster that count are those of its first snapshot that shows v (S1);
- *       until there was one, all of its claims count.
+ *   R3  the claims of a cluster that count are those of its first snapshot (S1). A claim tells the
+ *       view of its claimant: one that came later under another view than v counts as well, for
+ *       its claimant may not look at us.
  *   R5  short of pods, or where views differ: withdraw, or read again.
  *
  * configuration:
@@ -28,7 +29,7 @@
  *   NO_OWN_VIEW    R4: only the others' views are compared
  *   OWN_STORE      R4: the own view is read in one instance of the own store
  *   OWN_EARLY      R4: the own view is read before the claim is written
- *   MIXED          R3: S1 is taken from the first snapshot, whatever view it shows
+ *   NO_CLAIM_VIEW  R3: later claims are ignored whatever view they were made under
  */
 #define POP(x) (((x)&1)+(((x)>>1)&1)+(((x)>>2)&1)+(((x)>>3)&1)+(((x)>>4)&1)+(((x)>>5)&1))
 #define CM(j) (3<<((j)*2))
@@ -47,6 +48,12 @@ byte dview[3], sview[3];
 byte sview2[2];
 #endif
 byte claims = 0, granted = 0;
+#ifdef NO_CLAIM_VIEW
+#define OTHERS(j) 0
+#else
+byte cview[6];                                      /* the view that a claim tells */
+#define OTHERS(j) ((cview[2*(j)] != v -> 1<<(2*(j)) : 0) | (cview[2*(j)+1] != v -> 2<<(2*(j)) : 0))
+#endif
 
 #ifdef LEAVE
 #define JUDGED 15                                   /* cluster 2 may have used its share before it left */
@@ -60,16 +67,12 @@ byte claims = 0, granted = 0;
 #define COUNT(j) skip
 #endif
 
-/* R3, R4: one snapshot of another cluster, that shows the view w */
+/* R3, R4: one snapshot of another cluster, which shows the view w */
 inline take(j, w) {
     rd = rd | (1<<(j)); COUNT(j);
     bad = bad || (w) != v;
-#ifdef MIXED
     if :: !(got & (1<<(j))) -> got = got | (1<<(j)); s1 = s1 | (claims & CM(j)) :: else fi;
-#else
-    if :: !(got & (1<<(j))) && (w) == v -> got = got | (1<<(j)); s1 = s1 | (claims & CM(j)) :: else fi;
-#endif
-    if :: got & (1<<(j)) -> seen = seen | (claims & CM(j) & s1) :: else -> seen = seen | (claims & CM(j)) fi
+    seen = seen | (claims & CM(j) & (s1 | OTHERS(j)))
 }
 
 #define UNREAD(j) ((v & (1<<(j))) && !(rd & (1<<(j))))
@@ -99,7 +102,12 @@ proctype Cl(byte p) {
 #ifdef OWN_EARLY
     ownbad = dview[c] != v;
 #endif
-    claims = claims | me;                           /* R2 */
+    atomic {
+        claims = claims | me;                       /* R2 */
+#ifndef NO_CLAIM_VIEW
+        cview[p] = v
+#endif
+    };
 again:
     skip;
 #ifdef RETURN
@@ -130,8 +138,8 @@ again:
     od;
     atomic {
         bad = bad || ownbad;
-        if :: !(got & (1<<c)) && !ownbad -> got = got | (1<<c); s1 = s1 | own :: else fi;
-        if :: got & (1<<c) -> seen = seen | (own & s1) :: else -> seen = seen | own fi;
+        if :: !(got & (1<<c)) -> got = got | (1<<c); s1 = s1 | own :: else fi;
+        seen = seen | (own & (s1 | OTHERS(c)));
         if
 #ifdef MINAVAIL
         :: OKVIEW && POP(av & ~seen & ~me) >= M -> granted = granted | me; assert(POP(63 & ~granted) >= M); goto out
@@ -158,7 +166,12 @@ again:
     :: skip
     fi;
 #endif
-    claims = claims & ~me;                          /* R7 */
+    atomic {
+        claims = claims & ~me;                      /* R7 */
+#ifndef NO_CLAIM_VIEW
+        cview[p] = 0
+#endif
+    };
 out:
     atomic {
 #ifdef WITNESS
