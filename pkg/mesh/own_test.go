@@ -59,7 +59,7 @@ func TestOwnClaims(t *testing.T) {
 	if err := own.Problem(); err != nil {
 		t.Fatal(err)
 	}
-	c := claim.Claim{ID: "c-1", UID: "p-1", Namespace: "shop", Pod: "db-0", Budgets: []string{"shop/db"}, Cluster: "c1", State: claim.Pending, Ticket: 3, Reason: "Eviction"}
+	c := claim.Claim{ID: "c-1", UID: "p-1", Namespace: "shop", Pod: "db-0", Budgets: []string{"shop/db"}, Views: []string{"62863b3073ab1b58"}, Cluster: "c1", State: claim.Pending, Ticket: 3, Reason: "Eviction"}
 	other := claim.Claim{ID: "c-2", UID: "p-1", Namespace: "shop", Pod: "db-0", Cluster: "c1", State: claim.Granted, Ticket: 4, Seq: 1}
 	for _, written := range []claim.Claim{c, other} {
 		if err := own.WriteClaim(ctx, s.address, written); err != nil {
