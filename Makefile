@@ -58,6 +58,10 @@ fuzz: ## Feed every decoder with hostile input, each for TIME (30s)
 e2e: ## Run only the tests on real clusters
 	go test -race -timeout 60m -p 1 -v ./e2e/...
 
+.PHONY: soak
+soak: ## Simulate whole meshes for as long as asked: FOR=1h, or SEEDS=10000
+	go test ./pkg/simulation -run TestSoak -v -timeout 0 -seeds $(or $(SEEDS),0) -for $(or $(FOR),$(if $(SEEDS),0,10m)) -from $(or $(FROM),1000000)
+
 .PHONY: generate
 generate: ## Generate deep copies and CRDs from the API types, and docs/paths.md
 	$(DEV) controller-gen object paths=./pkg/api/... crd output:crd:dir=deploy/crd

@@ -11,6 +11,7 @@ import (
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/budget"
+	"github.com/meshpdb/meshpdb/pkg/history"
 	"github.com/meshpdb/meshpdb/pkg/wire"
 )
 
@@ -50,6 +51,8 @@ type pod struct {
 	gone          bool
 	// disrupted by a request that was allowed; involuntary: by anything else, or unready by itself.
 	disrupted, involuntary bool
+	// told is what the history was told last.
+	told history.Kind
 	// permits counts the requests by which the API server may yet delete it.
 	permits int
 }
@@ -124,9 +127,29 @@ func (c *cluster) create(number int) *pod {
 
 // sighted tells the informers, and Cilium, of a change of a pod.
 func (c *cluster) sighted(p *pod) {
+	c.tell(p)
 	c.sightings = append(c.sightings, sighting{p, p.ready, p.terminating, p.gone})
 	c.inform()
 	c.later(c.delay(c.ExportLag), c.name+" exports endpoints", c.exportAll)
+}
+
+// tell records a change of a pod in the history.
+func (c *cluster) tell(p *pod) {
+	kind := history.Kind("")
+	switch {
+	case (p.gone || p.terminating) && p.disrupted:
+		kind = history.Terminating
+	case p.gone || p.terminating:
+		kind = history.Lost
+	case p.ready:
+		kind = history.Available
+	case p.told == history.Available:
+		kind = history.Unavailable
+	}
+	if kind != "" && kind != p.told {
+		c.record(p, kind)
+		p.told = kind
+	}
 }
 
 // inform lets informers hear of what is new, each in its time.
@@ -144,6 +167,7 @@ func (c *cluster) respec(s spec) {
 		s.lastKnown = last.lastKnown
 	}
 	c.specs = append(c.specs, s)
+	c.recordSpec(c, &s)
 	c.inform()
 }
 

@@ -92,7 +92,7 @@ func (c *cluster) wire(p *process) {
 	})
 	must(err)
 	p.publisher, err = publish.New(publish.Config{
-		Cluster: c.name, Controller: p.name, Store: seams.store, Registry: p.registry, Ledger: seams.ledger, Workload: seams.workload, NewID: p.newIncarnation, Log: logr.Discard(),
+		Cluster: c.name, Controller: p.name, Store: seams.store, Registry: seams.registration, Ledger: seams.ledger, Workload: seams.workload, NewID: p.newIncarnation, Log: logr.Discard(),
 	})
 	must(err)
 }

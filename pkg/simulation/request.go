@@ -8,6 +8,7 @@ import (
 
 	"github.com/meshpdb/meshpdb/pkg/claim"
 	"github.com/meshpdb/meshpdb/pkg/decide"
+	"github.com/meshpdb/meshpdb/pkg/history"
 )
 
 // request is one request to disrupt a pod, from the API server's question to
@@ -29,6 +30,8 @@ type request struct {
 	// granted: the ledger took the grant. permitted: the API server may act on it.
 	// answered: it has heard the answer. over: it has done what it will ever do.
 	granted, permitted, answered, over bool
+	// tell tells the answer to the history.
+	tell func(history.Answer)
 	// then is what the API server's caller does with a refusal.
 	then func(*request, claim.Outcome)
 }
@@ -67,9 +70,11 @@ func (p *process) ask(target *pod, then func(*request, claim.Outcome)) {
 		return
 	}
 	r.budgets = question.Budgets
+	r.tell = p.recordAsked(r)
 	p.stats.Requests++
 	p.at(r.asked+webhookTimeout, r.name+" is given up", func() bool {
 		if !r.answered {
+			r.tell(history.Unknown)
 			r.conclude(false)
 		}
 		return false
@@ -102,11 +107,23 @@ func (r *request) conclude(deletes bool) {
 	if r.permitted {
 		r.permitted = false
 		r.pod.permits--
-		if deletes && !r.pod.terminating && !r.pod.gone {
-			r.say("%s: %s is deleted", r.name, r.pod.uid)
-			r.pod.disrupted = true
+		if target := r.target(); deletes && !target.terminating && !target.gone {
+			r.say("%s: %s is deleted", r.name, target.uid)
+			target.disrupted = true
 			r.stats.Disrupted++
-			r.pod.cluster.remove(r.pod, true)
+			target.cluster.remove(target, true)
 		}
 	}
+}
+
+// target is the pod that the API server deletes.
+func (r *request) target() *pod {
+	if r.ByName {
+		for _, p := range r.pod.cluster.pods {
+			if p.name == r.pod.name {
+				return p
+			}
+		}
+	}
+	return r.pod
 }

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/history"
 )
 
 // Result of a run.
@@ -15,6 +17,8 @@ type Result struct {
 	Stats
 	// Digest is of everything that happened: two runs of one scenario have the same.
 	Digest uint64
+	// History of the run, as far as it went.
+	History history.History
 	// Err is the first thing that must not be; nil if there was none.
 	Err error
 }
@@ -43,7 +47,16 @@ func Run(t *testing.T, s Scenario, o Options) (result Result) {
 		w.stop()
 		w.stats.Runs, w.stats.Steps = 1, w.steps
 		result = Result{Stats: w.stats, Digest: w.digest, Err: w.witness.err}
+		if told, err := w.history.History(); err != nil {
+			result.Err = errors.Join(result.Err, err)
+		} else {
+			result.History = told
+		}
 	})
+	// While clusters disagree on who takes part, there is no one budget to judge by.
+	if result.Err == nil && !s.Joins {
+		result.Err = judge(result.History)
+	}
 	return result
 }
 

@@ -23,10 +23,11 @@ type Scenario struct {
 	Joins bool
 	// Lose, of 1000 calls; Slow, of 1000 delays.
 	Lose, Slow int
-	// Fails: pods die or become unready by themselves.
-	Fails bool
 	// Rests: all stops at the end, and no claim may be left.
 	Rests bool
+	// ByName: the API server deletes whatever pod has the name that it was asked for, as it does without a
+	// precondition. Patient: it always takes its time.
+	ByName, Patient bool
 	// Length of the run.
 	Length time.Duration
 	// InformerLag and ExportLag are usual delays of what is told to informers and by Cilium.
@@ -118,7 +119,6 @@ func (s *Scenario) plan(r *rand.Rand) {
 	maybe(Compact, 3)
 	maybe(Replace, 2)
 	if r.IntN(3) == 0 {
-		s.Fails = true
 		maybe(Die, 3)
 		maybe(Flap, 6)
 	}

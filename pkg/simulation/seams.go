@@ -16,10 +16,12 @@ import (
 type seams struct {
 	ledger   fullLedger
 	registry decide.Registry
-	own      decide.Instances
-	clusters decide.Clusters
-	store    publish.Store
-	workload publish.Cluster
+	// registration is the publisher's side of the registry.
+	registration publish.Registry
+	own          decide.Instances
+	clusters     decide.Clusters
+	store        publish.Store
+	workload     publish.Cluster
 }
 
 // fullLedger is what deciders and publishers ask of the ledgers.
@@ -30,7 +32,7 @@ type fullLedger interface {
 
 func (p *process) seams() seams {
 	return seams{
-		ledger: yieldingLedger{p.ledgers, p}, registry: p.registry, own: p.mesh.Own(),
+		ledger: yieldingLedger{p.ledgers, p}, registry: p.registry, registration: p.registry, own: p.mesh.Own(),
 		clusters: clusters{p}, store: yieldingStore{p.mesh.Own(), p}, workload: workload{p},
 	}
 }
@@ -158,6 +160,18 @@ func (r *reads) end(turn uint64, s claim.Snapshot) {
 	for i := range r.taken {
 		if r.taken[i].turn == turn {
 			r.taken[i].ended, r.taken[i].snapshot = true, s
+		}
+	}
+}
+
+// replace changes what the last read of a cluster has shown.
+func (r *reads) replace(of string, s claim.Snapshot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := len(r.taken) - 1; i >= 0; i-- {
+		if r.taken[i].of == of && r.taken[i].ended {
+			r.taken[i].snapshot = s
+			return
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/budget"
 	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/history"
 )
 
 // witness sees everything and trusts nothing: it counts again what each granted
@@ -225,6 +226,9 @@ func (o *witness) answered(r *request, outcome claim.Outcome, took time.Duration
 	}
 	o.stats.answer(outcome)
 	heard := !r.over
+	if heard {
+		r.tell(answerOf(outcome))
+	}
 	r.answered = true
 	if !outcome.Allowed || !heard {
 		r.conclude(false)
@@ -236,6 +240,13 @@ func (o *witness) answered(r *request, outcome claim.Outcome, took time.Duration
 	}
 }
 
+func answerOf(o claim.Outcome) history.Answer {
+	if o.Allowed {
+		return history.Allowed
+	}
+	return history.Refused
+}
+
 // act lets the API server delete the pod, at once or much later, or not at all.
 func (o *witness) act(r *request) {
 	delay := o.between(time.Millisecond, 50*time.Millisecond)
@@ -244,6 +255,9 @@ func (o *witness) act(r *request) {
 		delay = o.between(time.Second, 20*time.Second)
 	case 1:
 		delay = o.between(20*time.Second, claim.GrantTimeout)
+	}
+	if o.Patient {
+		delay = o.between(time.Second, 15*time.Second)
 	}
 	deletes := o.rand.IntN(8) > 0
 	o.later(delay, r.name+" is concluded", func() { r.conclude(deletes) })

@@ -9,6 +9,7 @@ import (
 
 	"github.com/meshpdb/meshpdb/pkg/budget"
 	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/history"
 )
 
 // world is a whole mesh.
@@ -18,6 +19,7 @@ type world struct {
 	clusters []*cluster
 	pods     map[string]*pod
 	witness  *witness
+	history  *history.Recorder
 	stats    Stats
 	broken   func(*process) seams
 	// lives counts the lives of processes, requests those that were put.
@@ -50,7 +52,7 @@ func (s *Stats) answer(o claim.Outcome) {
 }
 
 func newWorld(s Scenario) *world {
-	w := &world{Scenario: s, scheduler: newScheduler(s.Seed), pods: map[string]*pod{}, broken: (*process).seams}
+	w := &world{Scenario: s, scheduler: newScheduler(s.Seed), pods: map[string]*pod{}, history: history.NewRecorder(time.Time{}, nil), broken: (*process).seams}
 	w.witness = newWitness(w)
 	w.after = w.witness.check
 	w.network = w.fate
@@ -104,7 +106,7 @@ func (w *world) least(b int) int {
 }
 
 // steady reports whether least must hold by the truth alone.
-func (w *world) steady() bool { return !w.Fails && !w.Joins && !w.has(Tighten, Loosen) }
+func (w *world) steady() bool { return !w.Joins && !w.has(Die, Flap, Tighten, Loosen) }
 
 // begin starts all clusters, and waits until they are in service.
 func (w *world) begin() {
