@@ -21,8 +21,8 @@ import (
 // broken is a rule that is broken on purpose, where the packages are joined.
 type broken struct {
 	rule, name string
-	// within so many seeds a violation must be found.
-	within uint64
+	// within so many seeds a violation must be found; at is where one was found last.
+	within, at uint64
 	// tune makes the scenario likely in which the rule matters.
 	tune func(*Scenario)
 	by   Breakage
@@ -37,7 +37,8 @@ func TestBrokenRulesAreFound(t *testing.T) {
 	}
 	for _, b := range breakages() {
 		t.Run(b.rule+" "+b.name, func(t *testing.T) {
-			for seed := range b.within {
+			for n := range b.within {
+				seed := (b.at + n) % b.within
 				s := Draw(seed)
 				s.Rests = false
 				if b.tune != nil {
@@ -83,28 +84,28 @@ func breakages() []broken {
 	wiped := func(s *Scenario) { busy(s); often(s, Wipe, 3*time.Second) }
 	two := func(s *Scenario) { busy(s); s.Instances = 2; often(s, Reset, 2*time.Second) }
 	return []broken{
-		{"R1 a", "writes are not guarded by the incarnation", 300, func(s *Scenario) { wiped(s); s.Replicas = 2; often(s, Lead, 3*time.Second) }, func(p *process, was seams) seams {
+		{"R1 a", "writes are not guarded by the incarnation", 300, 0, func(s *Scenario) { wiped(s); s.Replicas = 2; often(s, Lead, 3*time.Second) }, func(p *process, was seams) seams {
 			s := was
 			s.store = unguarded{s.store, p}
 			return s
 		}},
-		{"R1 b", "an instance lists before it is registered", 300, func(s *Scenario) { busy(s); s.Replicas = 2; often(s, Replace, 3*time.Second) }, func(p *process, was seams) seams {
+		{"R1 b", "an instance lists before it is registered", 300, 0, func(s *Scenario) { busy(s); s.Replicas = 2; often(s, Replace, 3*time.Second) }, func(p *process, was seams) seams {
 			s := was
 			late := &registersLate{Store: s.store, Registry: p.registry}
 			s.store, s.registration = late, registration{late}
 			return s
 		}},
-		{"R1 c", "claims are not listed", 50, wiped, func(_ *process, was seams) seams {
+		{"R1 c", "claims are not listed", 50, 0, wiped, func(_ *process, was seams) seams {
 			s := was
 			s.ledger = noClaims{s.ledger}
 			return s
 		}},
-		{"R1 c", "claims are listed from the informer", 300, func(s *Scenario) { wiped(s); s.InformerLag = 400 * time.Millisecond }, func(p *process, was seams) seams {
+		{"R1 c", "claims are listed from the informer", 300, 0, func(s *Scenario) { wiped(s); s.InformerLag = 400 * time.Millisecond }, func(p *process, was seams) seams {
 			s := was
 			s.ledger = claimsFromInformer{s.ledger, p}
 			return s
 		}},
-		{"R1 c", "pods are listed from the informer", 300, func(s *Scenario) {
+		{"R1 c", "pods are listed from the informer", 300, 0, func(s *Scenario) {
 			wiped(s)
 			s.Replicas = 2
 			often(s, Lead, 3*time.Second)
@@ -114,17 +115,17 @@ func breakages() []broken {
 			s.workload = podsFromInformer{s.workload, p}
 			return s
 		}},
-		{"R1 e", "the marker is written first", 300, wiped, func(_ *process, was seams) seams {
+		{"R1 e", "the marker is written first", 300, 0, wiped, func(_ *process, was seams) seams {
 			s := was
 			s.store = markerFirst{s.store}
 			return s
 		}},
-		{"R2", "the claim is not written", 20, busy, func(_ *process, was seams) seams {
+		{"R2", "the claim is not written", 20, 0, busy, func(_ *process, was seams) seams {
 			s := was
 			s.own = writes{s.own, func(context.Context, string, []claim.Claim) error { return nil }}
 			return s
 		}},
-		{"R2", "the claim is written to one instance", 50, two, func(_ *process, was seams) seams {
+		{"R2", "the claim is written to one instance", 50, 0, two, func(_ *process, was seams) seams {
 			s := was
 			s.registry = instances(func(ctx context.Context) ([]string, error) {
 				all, err := was.registry.Instances(ctx)
@@ -132,7 +133,7 @@ func breakages() []broken {
 			})
 			return s
 		}},
-		{"R2", "an instance that cannot be written is passed over", 200, func(s *Scenario) { two(s); s.Lose = 60 }, func(_ *process, was seams) seams {
+		{"R2", "an instance that cannot be written is passed over", 200, 0, func(s *Scenario) { two(s); s.Lose = 60 }, func(_ *process, was seams) seams {
 			s := was
 			s.own = writes{s.own, func(ctx context.Context, i string, claims []claim.Claim) error {
 				_ = was.own.WriteClaims(ctx, i, claims)
@@ -140,7 +141,7 @@ func breakages() []broken {
 			}}
 			return s
 		}},
-		{"R2", "the registry is read from a cache", 300, func(s *Scenario) { two(s); often(s, Replace, 3*time.Second) }, func(_ *process, was seams) seams {
+		{"R2", "the registry is read from a cache", 300, 0, func(s *Scenario) { two(s); often(s, Replace, 3*time.Second) }, func(_ *process, was seams) seams {
 			s := was
 			var once sync.Mutex
 			var known []string
@@ -156,7 +157,7 @@ func breakages() []broken {
 			})
 			return s
 		}},
-		{"R3", "peers are read from the cached view", 50, busy, func(p *process, was seams) seams {
+		{"R3", "peers are read from the cached view", 50, 0, busy, func(p *process, was seams) seams {
 			s := was
 			s.clusters = reads3{s.clusters, func(ctx context.Context, cluster string, q decide.Query) claim.Snapshot {
 				if cluster == p.cluster.name {
@@ -166,7 +167,7 @@ func breakages() []broken {
 			}}
 			return s
 		}},
-		{"R3", "the own cluster is read from the cached view", 100, func(s *Scenario) { busy(s); s.Replicas = 2 }, func(p *process, was seams) seams {
+		{"R3", "the own cluster is read from the cached view", 100, 0, func(s *Scenario) { busy(s); s.Replicas = 2 }, func(p *process, was seams) seams {
 			s := was
 			s.clusters = reads3{s.clusters, func(ctx context.Context, cluster string, q decide.Query) claim.Snapshot {
 				if cluster != p.cluster.name {
@@ -176,7 +177,7 @@ func breakages() []broken {
 			}}
 			return s
 		}},
-		{"R3", "a snapshot without a marker is believed", 300, wiped, func(p *process, was seams) seams {
+		{"R3", "a snapshot without a marker is believed", 300, 0, wiped, func(p *process, was seams) seams {
 			s := was
 			s.clusters = reads3{s.clusters, func(ctx context.Context, cluster string, q decide.Query) claim.Snapshot {
 				snapshot := was.clusters.Snapshot(ctx, cluster, q)
@@ -185,14 +186,14 @@ func breakages() []broken {
 			}}
 			return s
 		}},
-		{"R4", "views are not compared", 300, joining, func(p *process, was seams) seams {
+		{"R4", "views are not compared", 300, 0, joining, func(p *process, was seams) seams {
 			s := was
 			s.clusters = reads3{s.clusters, func(ctx context.Context, cluster string, q decide.Query) claim.Snapshot {
 				return p.recorded(cluster, p.ownView(was.clusters.Snapshot(ctx, cluster, q)))
 			}}
 			return s
 		}},
-		{"R4", "only the own bound counts", 100, func(s *Scenario) { busy(s); s.Kind = 0; often(s, Tighten, 5*time.Second) }, func(p *process, was seams) seams {
+		{"R4", "only the own bound counts", 100, 0, func(s *Scenario) { busy(s); s.Kind = 0; often(s, Tighten, 5*time.Second) }, func(p *process, was seams) seams {
 			s := was
 			s.clusters = reads3{s.clusters, func(ctx context.Context, cluster string, q decide.Query) claim.Snapshot {
 				snapshot := was.clusters.Snapshot(ctx, cluster, q)
@@ -208,28 +209,28 @@ func breakages() []broken {
 			}}
 			return s
 		}},
-		{"R6", "a grant need not be acknowledged", 50, func(s *Scenario) { busy(s); s.Lose = 60 }, func(_ *process, was seams) seams {
+		{"R6", "a grant need not be acknowledged", 50, 0, func(s *Scenario) { busy(s); s.Lose = 60 }, func(_ *process, was seams) seams {
 			s := was
 			s.ledger = grantsAnyway{s.ledger}
 			return s
 		}},
-		{"R9", "an end counts as shown before it is", 100, busy, func(p *process, was seams) seams {
+		{"R9", "an end counts as shown before it is", 100, 0, busy, func(p *process, was seams) seams {
 			s := was
 			s.store = acknowledgesEarly{s.store, p}
 			return s
 		}},
-		{"R9", "an end is shown by one instance", 100, two, func(_ *process, was seams) seams {
+		{"R9", "an end is shown by one instance", 100, 0, two, func(_ *process, was seams) seams {
 			s := was
 			s.store = showsInOne{s.store}
 			return s
 		}},
-		{"R11", "the ledger is read before the instance", 500, busy, func(_ *process, was seams) seams {
+		{"R11", "the ledger is read before the instance", 500, 0, busy, func(_ *process, was seams) seams {
 			s := was
 			durable := &durableFirst{Store: s.store, fullLedger: s.ledger}
 			s.store, s.ledger = durable, durableLedger{s.ledger, durable}
 			return s
 		}},
-		{"R12", "the pod is deleted by its name", 300, func(s *Scenario) { busy(s); s.Stateful, s.ByName, s.Patient = true, true, true }, func(_ *process, was seams) seams { return was }},
+		{"R12", "the pod is deleted by its name", 300, 0, func(s *Scenario) { busy(s); s.Stateful, s.ByName, s.Patient = true, true, true }, func(_ *process, was seams) seams { return was }},
 	}
 }
 

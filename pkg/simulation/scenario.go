@@ -107,7 +107,7 @@ func (s *Scenario) plan(r *rand.Rand) {
 			often(what, most)
 		}
 	}
-	for range 14 + r.IntN(14) {
+	for range 36 + r.IntN(36) {
 		s.Plan = append(s.Plan, Action{At: time.Duration(r.Int64N(int64(s.Length))), What: Drain, Choice: r.Uint64()})
 	}
 	maybe(Crash, 4)

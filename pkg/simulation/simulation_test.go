@@ -10,14 +10,14 @@ var (
 	seedFlag    = flag.Uint64("seed", 0, "the seed to replay")
 	withoutFlag = flag.String("without", "", "actions of its plan that do not happen, as 1,4-9")
 	withFlag    = flag.String("with", "", "fields of its scenario that differ, as Clusters=2,Lose=0")
-	twiceFlag   = flag.Int("twice", 10, "how many seeds run twice")
+	twiceFlag   = flag.Int("twice", 5, "how many seeds run twice")
 )
 
 // TestSimulation runs a fixed set of seeds.
 func TestSimulation(t *testing.T) {
-	seeds := uint64(60)
+	seeds := uint64(20)
 	if testing.Short() {
-		seeds = 8
+		seeds = 4
 	}
 	var total Stats
 	for seed := range seeds {
@@ -32,11 +32,12 @@ func TestSimulation(t *testing.T) {
 		what       string
 		got, least int
 	}{
-		{"requests", total.Requests, 1500}, {"allowed", total.Allowed, 300}, {"denied", total.Denied, 600}, {"undecidable", total.Undecidable, 200},
-		{"from the cached view", total.Cached, 800}, {"repeated", total.Repeated, 50}, {"granted", total.Granted, 250}, {"waits", total.Waits, 400},
-		{"lost calls", total.Lost, 300}, {"crashes", total.Crashes, 20}, {"wipes", total.Wipes, 25}, {"cuts", total.Cuts, 25}, {"hangs", total.Hangs, 25},
-		{"leader changes", total.Leads, 8}, {"deaths", total.Deaths, 3}, {"flaps", total.Flaps, 5}, {"resets", total.Resets, 40}, {"compactions", total.Compactions, 20},
-		{"changes of budgets", total.Specs, 15}, {"joins", total.Joins, 5}, {"replaced instances", total.Replaced, 10}, {"all slots in use", total.Full, 25}, {"rests", total.Rested, 1},
+		{"requests", total.Requests, 1500}, {"allowed", total.Allowed, 200}, {"denied", total.Denied, 700}, {"undecidable", total.Undecidable, 200},
+		{"from the cached view", total.Cached, 900}, {"gave way", total.GaveWay, 20}, {"repeated", total.Repeated, 50}, {"granted", total.Granted, 130},
+		{"waits", total.Waits, 300}, {"lost calls", total.Lost, 100}, {"crashes", total.Crashes, 3}, {"wipes", total.Wipes, 15}, {"cuts", total.Cuts, 8},
+		{"hangs", total.Hangs, 8}, {"leader changes", total.Leads, 4}, {"deaths", total.Deaths, 2}, {"flaps", total.Flaps, 4}, {"resets", total.Resets, 10},
+		{"compactions", total.Compactions, 10}, {"changes of budgets", total.Specs, 3}, {"joins", total.Joins, 2}, {"replaced instances", total.Replaced, 5},
+		{"all slots in use", total.Full, 8}, {"rests", total.Rested, 1},
 	} {
 		if !testing.Short() && e.got < e.least {
 			t.Errorf("%s: %d in %d seeds, fewer than %d: the simulation proves little", e.what, e.got, seeds, e.least)
@@ -68,7 +69,7 @@ func TestReplay(t *testing.T) {
 // TestIsDeterministic: a seed that fails can be replayed.
 func TestIsDeterministic(t *testing.T) {
 	if testing.Short() {
-		*twiceFlag = min(*twiceFlag, 3)
+		*twiceFlag = min(*twiceFlag, 2)
 	}
 	for seed := range uint64(*twiceFlag) {
 		var one, two []string
