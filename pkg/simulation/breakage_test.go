@@ -4,11 +4,8 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"sync"
 	"testing"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/meshpdb/meshpdb/pkg/budget"
 	"github.com/meshpdb/meshpdb/pkg/claim"
@@ -84,40 +81,9 @@ func breakages() []broken {
 	wiped := func(s *Scenario) { busy(s); often(s, Wipe, 3*time.Second) }
 	two := func(s *Scenario) { busy(s); s.Instances = 2; often(s, Reset, 2*time.Second) }
 	return []broken{
-		{"R1 a", "writes are not guarded by the incarnation", 300, 0, func(s *Scenario) { wiped(s); s.Replicas = 2; often(s, Lead, 3*time.Second) }, func(p *process, was seams) seams {
-			s := was
-			s.store = unguarded{s.store, p}
-			return s
-		}},
-		{"R1 b", "an instance lists before it is registered", 300, 0, func(s *Scenario) { busy(s); s.Replicas = 2; often(s, Replace, 3*time.Second) }, func(p *process, was seams) seams {
-			s := was
-			late := &registersLate{Store: s.store, Registry: p.registry}
-			s.store, s.registration = late, registration{late}
-			return s
-		}},
-		{"R1 c", "claims are not listed", 50, 0, wiped, func(_ *process, was seams) seams {
+		{"R1 c", "claims are not listed", 60, 2, wiped, func(_ *process, was seams) seams {
 			s := was
 			s.ledger = noClaims{s.ledger}
-			return s
-		}},
-		{"R1 c", "claims are listed from the informer", 300, 0, func(s *Scenario) { wiped(s); s.InformerLag = 400 * time.Millisecond }, func(p *process, was seams) seams {
-			s := was
-			s.ledger = claimsFromInformer{s.ledger, p}
-			return s
-		}},
-		{"R1 c", "pods are listed from the informer", 300, 0, func(s *Scenario) {
-			wiped(s)
-			s.Replicas = 2
-			often(s, Lead, 3*time.Second)
-			often(s, Crash, 3*time.Second)
-		}, func(p *process, was seams) seams {
-			s := was
-			s.workload = podsFromInformer{s.workload, p}
-			return s
-		}},
-		{"R1 e", "the marker is written first", 300, 0, wiped, func(_ *process, was seams) seams {
-			s := was
-			s.store = markerFirst{s.store}
 			return s
 		}},
 		{"R2", "the claim is not written", 20, 0, busy, func(_ *process, was seams) seams {
@@ -133,7 +99,7 @@ func breakages() []broken {
 			})
 			return s
 		}},
-		{"R2", "an instance that cannot be written is passed over", 200, 0, func(s *Scenario) { two(s); s.Lose = 60 }, func(_ *process, was seams) seams {
+		{"R2", "an instance that cannot be written is passed over", 200, 22, func(s *Scenario) { two(s); s.Lose = 60 }, func(_ *process, was seams) seams {
 			s := was
 			s.own = writes{s.own, func(ctx context.Context, i string, claims []claim.Claim) error {
 				_ = was.own.WriteClaims(ctx, i, claims)
@@ -141,23 +107,7 @@ func breakages() []broken {
 			}}
 			return s
 		}},
-		{"R2", "the registry is read from a cache", 300, 0, func(s *Scenario) { two(s); often(s, Replace, 3*time.Second) }, func(_ *process, was seams) seams {
-			s := was
-			var once sync.Mutex
-			var known []string
-			s.registry = instances(func(ctx context.Context) ([]string, error) {
-				once.Lock()
-				defer once.Unlock()
-				if len(known) > 0 {
-					return known, nil
-				}
-				all, err := was.registry.Instances(ctx)
-				known = all
-				return all, err
-			})
-			return s
-		}},
-		{"R3", "peers are read from the cached view", 50, 0, busy, func(p *process, was seams) seams {
+		{"R3", "peers are read from the cached view", 50, 2, busy, func(p *process, was seams) seams {
 			s := was
 			s.clusters = reads3{s.clusters, func(ctx context.Context, cluster string, q decide.Query) claim.Snapshot {
 				if cluster == p.cluster.name {
@@ -167,29 +117,12 @@ func breakages() []broken {
 			}}
 			return s
 		}},
-		{"R3", "the own cluster is read from the cached view", 100, 0, func(s *Scenario) { busy(s); s.Replicas = 2 }, func(p *process, was seams) seams {
-			s := was
-			s.clusters = reads3{s.clusters, func(ctx context.Context, cluster string, q decide.Query) claim.Snapshot {
-				if cluster != p.cluster.name {
-					return was.clusters.Snapshot(ctx, cluster, q)
-				}
-				return p.readAs(cluster, was.clusters.Cached(cluster, q))
-			}}
-			return s
-		}},
-		{"R3", "a snapshot without a marker is believed", 300, 0, wiped, func(p *process, was seams) seams {
+		{"R3", "a snapshot without a marker is believed", 100, 5, wiped, func(p *process, was seams) seams {
 			s := was
 			s.clusters = reads3{s.clusters, func(ctx context.Context, cluster string, q decide.Query) claim.Snapshot {
 				snapshot := was.clusters.Snapshot(ctx, cluster, q)
 				snapshot.Invalid = ""
 				return p.recorded(cluster, snapshot)
-			}}
-			return s
-		}},
-		{"R4", "views are not compared", 300, 0, joining, func(p *process, was seams) seams {
-			s := was
-			s.clusters = reads3{s.clusters, func(ctx context.Context, cluster string, q decide.Query) claim.Snapshot {
-				return p.recorded(cluster, p.ownView(was.clusters.Snapshot(ctx, cluster, q)))
 			}}
 			return s
 		}},
@@ -209,7 +142,7 @@ func breakages() []broken {
 			}}
 			return s
 		}},
-		{"R6", "a grant need not be acknowledged", 50, 0, func(s *Scenario) { busy(s); s.Lose = 60 }, func(_ *process, was seams) seams {
+		{"R6", "a grant need not be acknowledged", 50, 2, func(s *Scenario) { busy(s); s.Lose = 60 }, func(_ *process, was seams) seams {
 			s := was
 			s.ledger = grantsAnyway{s.ledger}
 			return s
@@ -224,22 +157,7 @@ func breakages() []broken {
 			s.store = showsInOne{s.store}
 			return s
 		}},
-		{"R11", "the ledger is read before the instance", 500, 0, busy, func(_ *process, was seams) seams {
-			s := was
-			durable := &durableFirst{Store: s.store, fullLedger: s.ledger}
-			s.store, s.ledger = durable, durableLedger{s.ledger, durable}
-			return s
-		}},
-		{"R12", "the pod is deleted by its name", 300, 0, func(s *Scenario) { busy(s); s.Stateful, s.ByName, s.Patient = true, true, true }, func(_ *process, was seams) seams { return was }},
-	}
-}
-
-func joining(s *Scenario) {
-	busy(s)
-	s.Clusters, s.Joins, s.Kind = 3, true, 0
-	s.Plan = slices.DeleteFunc(s.Plan, func(a Action) bool { return a.What == Join || a.What == Tighten || a.What == Loosen })
-	for c := range uint64(2) {
-		s.Plan = append(s.Plan, Action{time.Duration(8+9*c) * time.Second, Join, c})
+		{"R12", "the pod is deleted by its name", 100, 0, func(s *Scenario) { busy(s); s.Stateful, s.ByName, s.Patient = true, true, true }, func(_ *process, was seams) seams { return was }},
 	}
 }
 
@@ -252,18 +170,6 @@ func (p *process) recorded(cluster string, s claim.Snapshot) claim.Snapshot {
 // readAs lets the witness know what was read without a read.
 func (p *process) readAs(cluster string, s claim.Snapshot) claim.Snapshot {
 	p.reads.end(p.reads.begin(cluster), s)
-	return s
-}
-
-// ownView makes a snapshot agree.
-func (p *process) ownView(s claim.Snapshot) claim.Snapshot {
-	s.Budgets = maps.Clone(s.Budgets)
-	for b := range p.Budgets {
-		if report, held := s.Budgets[fullName(b)]; held {
-			report.View = p.informedSpec(b).clusters
-			s.Budgets[fullName(b)] = report
-		}
-	}
 	return s
 }
 
@@ -293,96 +199,11 @@ type noClaims struct{ fullLedger }
 
 func (noClaims) All(context.Context) ([]claim.Claim, error) { return nil, nil }
 
-type claimsFromInformer struct {
-	fullLedger
-	process *process
-}
-
-func (l claimsFromInformer) All(ctx context.Context) ([]claim.Claim, error) {
-	return workload{l.process}.Claims(ctx)
-}
-
 type grantsAnyway struct{ fullLedger }
 
 func (l grantsAnyway) Grant(ctx context.Context, c claim.Claim) (bool, error) {
 	_, _ = l.fullLedger.Grant(ctx, c)
 	return true, nil
-}
-
-type podsFromInformer struct {
-	publish.Cluster
-	process *process
-}
-
-func (w podsFromInformer) LivePods(context.Context) (map[string]bool, error) {
-	w.process.informer.mu.Lock()
-	defer w.process.informer.mu.Unlock()
-	live := map[string]bool{}
-	for _, seen := range w.process.informer.pods {
-		live[seen.pod.uid] = !seen.terminating
-	}
-	maps.DeleteFunc(live, func(_ string, alive bool) bool { return !alive })
-	return live, nil
-}
-
-func (w podsFromInformer) Ended(context.Context, string, string, string) (bool, error) {
-	return false, nil
-}
-
-type markerFirst struct{ publish.Store }
-
-func (m markerFirst) PutIncarnation(ctx context.Context, i string, life wire.Incarnation) error {
-	if err := m.Store.PutIncarnation(ctx, i, life); err != nil {
-		return err
-	}
-	return m.PutMarker(ctx, i, life)
-}
-
-// unguarded writes whatever incarnation stands.
-type unguarded struct {
-	publish.Store
-	process *process
-}
-
-func (u unguarded) Publish(ctx context.Context, i string, _ wire.Incarnation, changes []mesh.Change) error {
-	client := u.process.own[i].Client
-	if client == nil {
-		return context.Canceled
-	}
-	var ops []clientv3.Op
-	for _, c := range changes {
-		if c.Value == "" {
-			ops = append(ops, clientv3.OpDelete(c.Key))
-		} else {
-			ops = append(ops, clientv3.OpPut(c.Key, c.Value))
-		}
-	}
-	_, err := client.Txn(ctx).Then(ops...).Commit()
-	return err
-}
-
-// registersLate registers an instance only when it is declared readable.
-type registersLate struct {
-	publish.Store
-	publish.Registry
-}
-
-func (r *registersLate) Instances() []string { return r.Store.Instances() }
-
-// registration is the registry's side of it.
-type registration struct{ *registersLate }
-
-func (r registration) Instances(ctx context.Context) ([]string, error) {
-	return r.Registry.Instances(ctx)
-}
-
-func (registration) Add(context.Context, string) error { return nil }
-
-func (r *registersLate) PutMarker(ctx context.Context, i string, life wire.Incarnation) error {
-	if err := r.Add(ctx, i); err != nil {
-		return err
-	}
-	return r.Store.PutMarker(ctx, i, life)
 }
 
 // acknowledgesEarly tells that records are written, and writes them later.
@@ -410,32 +231,4 @@ func (o showsInOne) Publish(ctx context.Context, i string, life wire.Incarnation
 		return nil
 	}
 	return o.Store.Publish(ctx, i, life, changes)
-}
-
-// durableFirst reads the ledger before the claims of an instance.
-type durableFirst struct {
-	publish.Store
-	fullLedger
-	mu    sync.Mutex
-	early []claim.Claim
-	err   error
-}
-
-func (d *durableFirst) StoredClaims(ctx context.Context, i string) ([]claim.Claim, error) {
-	early, err := d.All(ctx)
-	d.mu.Lock()
-	d.early, d.err = early, err
-	d.mu.Unlock()
-	return d.Store.StoredClaims(ctx, i)
-}
-
-type durableLedger struct {
-	fullLedger
-	early *durableFirst
-}
-
-func (l durableLedger) All(context.Context) ([]claim.Claim, error) {
-	l.early.mu.Lock()
-	defer l.early.mu.Unlock()
-	return l.early.early, l.early.err
 }
