@@ -226,6 +226,13 @@ func setUpControllers(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.
 	if err := controller.SetupLedgers(mgr, &controller.Ledgers{Client: mgr.GetClient(), Live: pods.Live}); err != nil {
 		return err
 	}
+	err = mgr.Add(everywhere{func(ctx context.Context) error {
+		publisher.Reap(ctx)
+		return nil
+	}})
+	if err != nil {
+		return fmt.Errorf("set up manager: %w", err)
+	}
 	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
 		// Without the pods it would have to publish that it does not know them.
 		if sources.Pods.WaitForSync(ctx) != nil {

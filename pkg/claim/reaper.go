@@ -5,8 +5,10 @@ import "time"
 const (
 	// PendingTimeout is how long a pending claim stays before any replica may
 	// withdraw it (R7). It needs no agreement on clocks: the grant is a
-	// compare-and-swap.
-	PendingTimeout = 60 * time.Second
+	// compare-and-swap, so one that is withdrawn too early is only refused. It is
+	// longer than any decision may take, and short because a budget of one is held
+	// by it when a controller dies between claim and answer.
+	PendingTimeout = 10 * time.Second
 	// GrantTimeout is T: how long after the last "allowed" the API server may
 	// still delete the pod. Kubernetes' disruption controller assumes 2
 	// minutes (DeletionTimeout); conflicts and request timeouts fit in 5.

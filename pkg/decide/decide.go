@@ -288,8 +288,8 @@ func (d *Decider) perform(ctx context.Context, step claim.Step, a *claim.Attempt
 		a.Granted(granted && err == nil)
 		switch {
 		case err != nil:
-			// Left pending, it would keep the pod from being asked for again for a
-			// minute (R8). If the grant took effect after all, the ledger keeps it.
+			// Left pending, it would keep the pod from being asked for again for
+			// claim.PendingTimeout (R8). If the grant took effect after all, the ledger keeps it.
 			d.withdraw(ctx, a.Claim())
 		case granted:
 			d.mirror(ctx, a.Claim())

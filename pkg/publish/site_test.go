@@ -106,9 +106,15 @@ func (s *site) start(t *testing.T, p *Publisher) func() {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
+	reaped := make(chan struct{})
+	go func() {
+		defer close(reaped)
+		p.Reap(ctx)
+	}()
 	synctest.Wait()
 	return func() {
 		cancel()
+		<-reaped
 		if err := <-done; err != nil {
 			t.Errorf("Run: %v", err)
 		}

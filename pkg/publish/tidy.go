@@ -54,13 +54,11 @@ type tidier struct {
 	looked time.Time
 }
 
-// reap withdraws pending claims that nobody decided (R7) and releases granted
-// ones that came to nothing (R10).
+// reap releases granted claims that came to nothing (R10); see Reap for pending ones.
 func (t *tidier) reap(ctx context.Context, claims []claim.Claim) {
 	ctx, cancel := context.WithTimeout(ctx, ioTimeout)
 	defer cancel()
-	withdraw, release := t.reaper.Observe(claims, time.Now())
-	t.end(ctx, withdraw, "withdrew a claim that nobody decided", t.config.Ledger.Withdraw)
+	_, release := t.reaper.Observe(claims, time.Now())
 	t.end(ctx, slices.DeleteFunc(release, func(c claim.Claim) bool {
 		// Quorum, after the time-out: a stale look could release a pod that is already going (X22).
 		ended, err := t.config.Workload.Ended(ctx, c.Namespace, c.Pod, c.UID)

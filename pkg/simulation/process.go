@@ -70,6 +70,7 @@ func (c *cluster) start(replica int) *process {
 	p.configure()
 	p.ended.Go(func() { p.mesh.Follow(p.ctx, p.given) })
 	p.ended.Go(p.reconcileLoop)
+	p.ended.Go(func() { p.publisher.Reap(p.ctx) })
 	return p
 }
 
