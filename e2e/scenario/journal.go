@@ -136,7 +136,7 @@ func (w *Witness) History(bound history.Bound, tallies ...*Tally) (history.Histo
 	for _, e := range events {
 		at := r.Since(e.at)
 		r.Record(history.Event{
-			Interval: history.Interval{Earliest: at - Slack, Latest: at}, Kind: e.kind(),
+			Interval: history.Interval{Earliest: r.Since(e.earliest()) - Slack, Latest: at}, Kind: e.kind(),
 			Budget: budget, Cluster: e.cluster, Pod: e.uid, Name: e.name,
 		})
 	}

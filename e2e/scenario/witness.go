@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 )
@@ -19,14 +21,17 @@ type Witness struct {
 
 	mu     sync.Mutex
 	events []sighting
-	err    error
+	// blind is when a cluster could not be watched last.
+	blind map[string]blindness
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
 
 type sighting struct {
-	at        time.Time
+	// at is when it was seen; since, if set, the earliest moment at which it may
+	// have become so, where the API server could not be watched.
+	at, since time.Time
 	cluster   string
 	uid, name string
 	available bool
@@ -37,49 +42,140 @@ type sighting struct {
 // Watch starts a witness; Stop ends it. It has seen every pod when it returns.
 func (w *Workload) Watch(ctx context.Context) (*Witness, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	witness := &Witness{workload: w, cancel: cancel}
+	witness := &Witness{workload: w, cancel: cancel, blind: map[string]blindness{}}
 	for _, c := range w.Clusters {
-		list, err := c.Client.CoreV1().Pods(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: w.Selector()})
+		version, err := witness.list(ctx, c)
 		if err != nil {
 			cancel()
-			return nil, fmt.Errorf("list pods of %s: %w", c.Name, err)
+			return nil, err
 		}
-		for i := range list.Items {
-			witness.saw(c.Name, &list.Items[i], false)
-		}
-		witness.done.Go(func() { witness.follow(ctx, c, list.ResourceVersion) })
+		witness.done.Go(func() { witness.follow(ctx, c, version) })
 	}
 	return witness, nil
 }
 
+// list takes in the pods that stand, and that others have gone.
+func (w *Witness) list(ctx context.Context, c *Cluster) (version string, err error) {
+	list, err := c.Client.CoreV1().Pods(w.workload.Namespace).List(ctx, metav1.ListOptions{LabelSelector: w.workload.Selector()})
+	if err != nil {
+		return "", fmt.Errorf("list pods of %s: %w", c.Name, err)
+	}
+	standing := map[string]bool{}
+	for i := range list.Items {
+		standing[string(list.Items[i].UID)] = true
+	}
+	w.vanished(c.Name, standing)
+	for i := range list.Items {
+		w.saw(c.Name, &list.Items[i], false)
+	}
+	return list.ResourceVersion, nil
+}
+
+// resumePause is how long an API server that does not answer is left alone.
+const resumePause = 50 * time.Millisecond
+
 // follow watches one cluster. A watch that ends is resumed where it ended, so
-// nothing is missed; one that cannot be resumed spoils the testimony.
+// nothing is missed. Where an API server that was restarted no longer knows
+// that place, the pods are listed: nobody could disrupt any while it was down.
+// A cluster that could not be watched at the end spoils the testimony.
 func (w *Witness) follow(ctx context.Context, c *Cluster, version string) {
-	for ctx.Err() == nil {
-		stream, err := c.Client.CoreV1().Pods(w.workload.Namespace).Watch(ctx, metav1.ListOptions{LabelSelector: w.workload.Selector(), ResourceVersion: version})
-		if err != nil {
-			w.fail(ctx, fmt.Errorf("watch pods of %s: %w", c.Name, err))
+	for {
+		var err error
+		if version == "" {
+			version, err = w.list(ctx, c)
+		}
+		if err == nil {
+			version, err = w.watch(ctx, c, version)
+		}
+		if ctx.Err() != nil {
 			return
 		}
-		for event := range stream.ResultChan() {
-			pod, ok := event.Object.(*corev1.Pod)
-			if !ok {
-				w.fail(ctx, fmt.Errorf("watch pods of %s: %v", c.Name, event.Object))
-				return
-			}
-			version = pod.ResourceVersion
-			w.saw(c.Name, pod, event.Type == watch.Deleted)
+		w.lost(c.Name, err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(resumePause):
 		}
 	}
 }
 
-func (w *Witness) fail(ctx context.Context, err error) {
-	if ctx.Err() != nil {
-		return
+// watch takes in what happens from version on, until the watch ends, and
+// returns where to go on; "" if that is not known.
+func (w *Witness) watch(ctx context.Context, c *Cluster, version string) (string, error) {
+	stream, err := c.Client.CoreV1().Pods(w.workload.Namespace).Watch(ctx, metav1.ListOptions{LabelSelector: w.workload.Selector(), ResourceVersion: version})
+	switch {
+	case apierrors.IsResourceExpired(err), apierrors.IsGone(err):
+		return "", nil
+	case err != nil:
+		return version, fmt.Errorf("watch pods of %s: %w", c.Name, err)
 	}
+	w.found(c.Name)
+	for event := range stream.ResultChan() {
+		pod, ok := event.Object.(*corev1.Pod)
+		if !ok {
+			return "", nil
+		}
+		version = pod.ResourceVersion
+		w.saw(c.Name, pod, event.Type == watch.Deleted)
+	}
+	return version, nil
+}
+
+// blindness is a stretch in which a cluster could not be watched.
+type blindness struct {
+	from, to time.Time
+	err      error
+}
+
+// catchUp is how long after a stretch of blindness what is told may have happened in it.
+const catchUp = time.Second
+
+// since returns the earliest moment at which what is seen now may have happened.
+func (b blindness) since(now time.Time) time.Time {
+	if !b.from.IsZero() && (b.to.IsZero() || now.Sub(b.to) < catchUp) {
+		return b.from
+	}
+	return now
+}
+
+// lost takes in that a cluster cannot be watched.
+func (w *Witness) lost(cluster string, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.err = errors.Join(w.err, err)
+	b := w.blind[cluster]
+	if b.from.IsZero() || !b.to.IsZero() {
+		b = blindness{from: time.Now()}
+	}
+	if err != nil {
+		b.err = err
+	}
+	w.blind[cluster] = b
+}
+
+// found takes in that a cluster can be watched again.
+func (w *Witness) found(cluster string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if b := w.blind[cluster]; !b.from.IsZero() && b.to.IsZero() {
+		w.blind[cluster] = blindness{from: b.from, to: time.Now()}
+	}
+}
+
+// vanished takes in that a cluster's pods have gone, except for those that stand.
+func (w *Witness) vanished(cluster string, standing map[string]bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	last := map[string]sighting{}
+	for _, e := range w.events {
+		last[e.uid] = e
+	}
+	for uid, e := range last {
+		if e.cluster == cluster && !e.gone && !standing[uid] {
+			e.at, e.gone, e.available = time.Now(), true, false
+			e.since = w.blind[cluster].since(e.at)
+			w.events = append(w.events, e)
+		}
+	}
 }
 
 func (w *Witness) saw(cluster string, pod *corev1.Pod, gone bool) {
@@ -89,8 +185,9 @@ func (w *Witness) saw(cluster string, pod *corev1.Pod, gone bool) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	now := time.Now()
 	w.events = append(w.events, sighting{
-		at: time.Now(), cluster: cluster, uid: string(pod.UID), name: pod.Name, gone: gone, ending: pod.DeletionTimestamp != nil,
+		at: now, since: w.blind[cluster].since(now), cluster: cluster, uid: string(pod.UID), name: pod.Name, gone: gone, ending: pod.DeletionTimestamp != nil,
 		available: ready && !gone && pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning,
 	})
 }
@@ -159,14 +256,36 @@ func (w *Witness) Stop() (Testimony, error) {
 	w.done.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return replay(w.events, w.workload.Expected()), w.err
+	var errs []error
+	for _, b := range w.blind {
+		errs = append(errs, b.err)
+	}
+	return replay(w.events, w.workload.Expected()), errors.Join(errs...)
 }
 
-// replay finds the worst moment. The pods that stood when the witness began
+// earliest returns the first moment at which it may have become so, by the
+// order in which API servers tell.
+func (e sighting) earliest() time.Time {
+	if e.since.IsZero() {
+		return e.at
+	}
+	return e.since
+}
+
+// replay finds the worst moment. Where a moment is not known, it takes the one
+// in favour of those who decided: the earliest for a pod that becomes
+// available, the latest for one that ceases to be. The pods that stood when the witness began
 // are its first events, so counting starts once as many are available as
 // there should be.
 func replay(events []sighting, expected int) Testimony {
 	t := Testimony{Expected: expected}
+	favour := func(e sighting) time.Time {
+		if e.available {
+			return e.earliest()
+		}
+		return e.at
+	}
+	events = slices.SortedStableFunc(slices.Values(events), func(a, b sighting) int { return favour(a).Compare(favour(b)) })
 	available := map[string]bool{}
 	begun := false
 	for _, e := range events {
