@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // balancer stands for a Kubernetes Service: it forwards each connection to one backend, round robin, and to the next
@@ -18,10 +20,17 @@ type balancer struct {
 	next   int
 	closed bool
 	conns  map[net.Conn]struct{}
+	pairs  map[*pair]struct{}
+}
+
+// pair is a connection that was accepted and the one that it is forwarded to.
+type pair struct {
+	client, backend net.Conn
+	stranded        atomic.Bool
 }
 
 func newBalancer(l net.Listener, backends func() []string) *balancer {
-	b := &balancer{listener: l, backends: backends, conns: map[net.Conn]struct{}{}}
+	b := &balancer{listener: l, backends: backends, conns: map[net.Conn]struct{}{}, pairs: map[*pair]struct{}{}}
 	b.serving.Go(b.accept)
 	return b
 }
@@ -68,15 +77,51 @@ func (b *balancer) serve(client net.Conn) {
 	}
 	defer b.untrack(backend)
 
+	p := &pair{client: client, backend: backend}
+	b.pair(p, true)
+	defer b.pair(p, false)
 	var other sync.WaitGroup
-	other.Go(func() { splice(backend, client) })
-	splice(client, backend)
+	other.Go(func() { p.splice(backend, client) })
+	p.splice(client, backend)
 	other.Wait()
 }
 
+func (b *balancer) pair(p *pair, stands bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if stands {
+		b.pairs[p] = struct{}{}
+	} else {
+		delete(b.pairs, p)
+	}
+}
+
+// strand makes the connections that are open now go silent for good, as a load balancer or a NAT does that has forgotten
+// them: what is sent is acknowledged and lost, and nobody is told. New connections are forwarded as ever.
+func (b *balancer) strand() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for p := range b.pairs {
+		p.stranded.Store(true)
+		// Wakes splice up.
+		_ = p.client.SetReadDeadline(time.Now())
+		_ = p.backend.SetReadDeadline(time.Now())
+	}
+}
+
 // splice copies until one side ends and then ends the writing direction of the other. A reset ends both.
-func splice(to, from net.Conn) {
-	if _, err := io.Copy(to, from); err != nil {
+func (p *pair) splice(to, from net.Conn) {
+	_, err := io.Copy(to, from)
+	if p.stranded.Load() {
+		_ = from.SetReadDeadline(time.Time{})
+		_, _ = io.Copy(io.Discard, from)
+		if from == p.client {
+			// Only the client's end may end a stranded connection.
+			_ = p.backend.Close()
+		}
+		return
+	}
+	if err != nil {
 		_ = to.Close()
 		_ = from.Close()
 		return

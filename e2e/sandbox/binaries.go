@@ -118,6 +118,25 @@ func (b *Binaries) Controller(ctx context.Context, tags ...string) (string, erro
 	return out, nil
 }
 
+// OlderCilium builds the clustermesh-apiserver of the minor version before the usual one and returns its path.
+func (b *Binaries) OlderCilium(ctx context.Context) (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("build older Cilium: %w", err)
+	}
+	dir := filepath.Join(b.Root, ".tools", "cilium-1.19")
+	key, err := cacheKey(ctx, dir)
+	if err != nil {
+		return "", fmt.Errorf("build older Cilium: %w", err)
+	}
+	older := &Binaries{Root: b.Root, paths: map[string]string{}, progress: b.progress}
+	out := filepath.Join(cache, "meshpdb-sandbox", "cilium-1.19-"+key)
+	if err := older.buildModule(ctx, dir, out, toolModules()["cilium"]); err != nil {
+		return "", fmt.Errorf("build older Cilium: %w", err)
+	}
+	return older.path("clustermesh-apiserver"), nil
+}
+
 func (b *Binaries) buildModule(ctx context.Context, dir, out string, tools []tool) error {
 	missing := slices.DeleteFunc(slices.Clone(tools), func(t tool) bool {
 		b.paths[t.name] = filepath.Join(out, t.name)

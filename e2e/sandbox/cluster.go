@@ -28,6 +28,8 @@ type Cluster struct {
 	Kubeconfig string
 	// Etcd is the host:port of the etcd of Kubernetes, which asks nobody who he is.
 	Etcd string
+	// APIServer is kube-apiserver, and KubeEtcd the etcd behind it, which keeps what it was given when it is killed.
+	APIServer, KubeEtcd *Part
 	// Client and Config are the administrator's.
 	Client kubernetes.Interface
 	Config *rest.Config

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -233,6 +234,12 @@ func (p *Controller) stop(ctx context.Context) {
 	}
 }
 
+// Freeze stops the controller in its tracks: its connections stay open and nothing answers, until Thaw.
+func (p *Controller) Freeze() error { return p.current().signal(syscall.SIGSTOP) }
+
+// Thaw lets a frozen controller go on.
+func (p *Controller) Thaw() error { return p.current().signal(syscall.SIGCONT) }
+
 // Running tells whether the process runs.
 func (p *Controller) Running() bool { return p.current().running() }
 
@@ -243,6 +250,9 @@ func (p *Controller) PID() int {
 	}
 	return 0
 }
+
+// WebhookAddress is the host:port of its webhooks, directly.
+func (p *Controller) WebhookAddress() string { return p.webhook }
 
 // Ready is nil when the controller says that it is ready.
 func (p *Controller) Ready(ctx context.Context) error {

@@ -34,20 +34,17 @@ func (c *Cluster) logPath(component string) string {
 
 // startEtcd starts the etcd of Kubernetes. It need not survive a crash of the machine, so it never waits for the disk.
 func (c *Cluster) startEtcd(ctx context.Context) (address string, err error) {
-	err = c.mesh.addresses.retryClash(c.addr, 2, func(ports []string) error {
+	err = c.mesh.addresses.retryClash(c.addr, 2, func(ports []string) (err error) {
 		address = ports[0]
-		p, err := c.mesh.launcher.start(c.component("etcd",
+		c.KubeEtcd, err = c.launch(ctx, c.component("etcd",
 			"--data-dir="+filepath.Join(c.dir, "etcd", "data"),
 			"--unsafe-no-fsync",
 			"--log-level=warn",
 			"--listen-client-urls=http://"+ports[0], "--advertise-client-urls=http://"+ports[0],
 			"--listen-peer-urls=http://"+ports[1], "--initial-advertise-peer-urls=http://"+ports[1],
 			"--initial-cluster=default=http://"+ports[1],
-		))
-		if err != nil {
-			return err
-		}
-		return p.awaitReady(ctx, getOK(http.DefaultTransport, "http://"+address+"/readyz"))
+		), getOK(http.DefaultTransport, "http://"+address+"/readyz"))
+		return err
 	})
 	return address, err
 }
@@ -71,13 +68,10 @@ func (c *Cluster) startAPIServer(ctx context.Context, etcd string) error {
 		if err := c.writeKubeconfig(c.Kubeconfig, login{keyPair: admin}); err != nil {
 			return err
 		}
-		p, err := c.mesh.launcher.start(c.component("kube-apiserver", c.apiServerArgs(etcd)...))
-		if err != nil {
-			return err
-		}
-		return p.awaitReady(ctx, func(ctx context.Context) error {
+		c.APIServer, err = c.launch(ctx, c.component("kube-apiserver", c.apiServerArgs(etcd)...), func(ctx context.Context) error {
 			return c.Client.CoreV1().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 		})
+		return err
 	})
 }
 

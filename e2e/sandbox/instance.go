@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	etcdinit "github.com/cilium/cilium/pkg/kvstore/etcdinit"
@@ -30,6 +32,7 @@ type Instance struct {
 	health  string // port of the exporter
 
 	// Guarded by cluster.mu.
+	program  string // of the exporter; "" is the usual one
 	store    *process
 	exporter *process
 	ready    bool // the balancer selects it, as a Service selects ready pods
@@ -152,6 +155,7 @@ func (i *Instance) startExporter(ctx context.Context) error {
 		"--pprof=false",
 		"--prometheus-serve-addr=",
 	)
+	i.update(func() { command.path = cmp.Or(i.program, command.path) })
 	command.name, command.dir = c.Name+" clustermesh-apiserver of "+i.Name, i.dir
 	command.log = c.logPath(i.Name + "-apiserver")
 	p, err := c.mesh.launcher.start(command)
@@ -200,6 +204,38 @@ func (i *Instance) Start(ctx context.Context) error {
 		return err
 	}
 	return i.startExporter(ctx)
+}
+
+// KillExporter ends only clustermesh-apiserver: the etcd stands, and what it shows of services and endpoints gets old.
+// The instance is not ready meanwhile, so no new connection is led to it.
+func (i *Instance) KillExporter() {
+	i.update(func() { i.ready = false })
+	if _, exporter := i.processes(); exporter != nil {
+		exporter.kill()
+	}
+}
+
+// StartExporter brings clustermesh-apiserver back beside an etcd that runs, and returns when the instance is ready.
+func (i *Instance) StartExporter(ctx context.Context) error {
+	if store, exporter := i.processes(); !store.running() || exporter.running() {
+		return fmt.Errorf("start exporter of %s %s: it runs already, or its etcd does not", i.cluster.Name, i.Name)
+	}
+	return i.startExporter(ctx)
+}
+
+// SetExporter makes another program the clustermesh-apiserver that the next start runs; "" is the usual one.
+func (i *Instance) SetExporter(program string) { i.update(func() { i.program = program }) }
+
+// FreezeStore stops the etcd in its tracks: it accepts connections and answers nothing, until ThawStore.
+func (i *Instance) FreezeStore() error {
+	store, _ := i.processes()
+	return store.signal(syscall.SIGSTOP)
+}
+
+// ThawStore lets a frozen etcd go on.
+func (i *Instance) ThawStore() error {
+	store, _ := i.processes()
+	return store.signal(syscall.SIGCONT)
 }
 
 // Running tells whether both processes of the instance run.

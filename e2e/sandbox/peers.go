@@ -39,6 +39,9 @@ func peerFiles() clientFiles {
 	return clientFiles{"common-etcd-client-ca.crt", "common-etcd-client.crt", "common-etcd-client.key"}
 }
 
+// storeFiles are their names beside the client file of the own kvstore.
+func storeFiles() clientFiles { return clientFiles{"ca.crt", "tls.crt", "tls.key"} }
+
 func etcdClientFile(endpoints []string, dir string, files clientFiles, aliases []hostAlias) ([]byte, error) {
 	content, err := yaml.Marshal(etcdFile{
 		Endpoints:     endpoints,
@@ -87,13 +90,8 @@ func (m *Mesh) joinMesh() error {
 
 // writePeerDir writes one file per peer, and the certificate that they name.
 func (c *Cluster) writePeerDir(dir string) error {
-	remote, err := c.mesh.ca.issue(subject{name: "remote"})
-	if err != nil {
-		return err
-	}
 	names := peerFiles()
-	credentials := map[string][]byte{names.ca: c.mesh.ca.pem, names.cert: remote.cert, names.key: remote.key}
-	if err := writeFiles(dir, credentials); err != nil {
+	if err := c.writeCredentials(dir, names, "remote"); err != nil {
 		return err
 	}
 	files := map[string][]byte{} // last, so that whoever watches finds what they name
@@ -129,14 +127,9 @@ func (c *Cluster) writeKVStoreDirs() error {
 }
 
 func (c *Cluster) writeKVStoreDir(dir string) error {
-	names := clientFiles{"ca.crt", "tls.crt", "tls.key"}
+	names := storeFiles()
 	if !exists(filepath.Join(dir, names.cert)) {
-		admin, err := c.mesh.ca.issue(subject{name: c.adminUser()})
-		if err != nil {
-			return err
-		}
-		credentials := map[string][]byte{names.ca: c.mesh.ca.pem, names.cert: admin.cert, names.key: admin.key}
-		if err := writeFiles(dir, credentials); err != nil {
+		if err := c.writeCredentials(dir, names, c.adminUser()); err != nil {
 			return err
 		}
 	}

@@ -23,7 +23,9 @@ const certLifetime = 30 * 24 * time.Hour
 type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
-	pem  []byte
+	pem  []byte // of all that are to be trusted
+	// next is the authority that is to follow, if there is one.
+	next *authority
 }
 
 // keyPair is a certificate and its key, as PEM.

@@ -56,12 +56,7 @@ func (m *Mesh) startStores(ctx context.Context) error {
 func (i *Instance) WritePeerFile(dir, peer string) error {
 	c, names := i.cluster, peerFiles()
 	if !exists(filepath.Join(dir, names.key)) {
-		remote, err := c.mesh.ca.issue(subject{name: "remote"})
-		if err != nil {
-			return err
-		}
-		credentials := map[string][]byte{names.ca: c.mesh.ca.pem, names.cert: remote.cert, names.key: remote.key}
-		if err := writeFiles(dir, credentials); err != nil {
+		if err := c.writeCredentials(dir, names, "remote"); err != nil {
 			return err
 		}
 	}
