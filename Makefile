@@ -62,6 +62,14 @@ e2e: ## Run only the tests on real clusters
 soak: ## Simulate whole meshes for as long as asked: FOR=1h, or SEEDS=10000
 	go test ./pkg/simulation -run TestSoak -v -timeout 0 -seeds $(or $(SEEDS),0) -for $(or $(FOR),$(if $(SEEDS),0,10m)) -from $(or $(FROM),1000000)
 
+.PHONY: faults
+faults: ## Break real clusters in every way that a test knows, and write docs/failures.md anew
+	go test -race -timeout 60m -v ./e2e/faults -skip TestRandomFaults -args -long -report=$(CURDIR)/docs/failures.md
+
+.PHONY: race
+race: ## Fight for pods on real clusters for FOR=30m while faults come at random, from a SEED if given
+	go test -race -timeout 24h -v ./e2e/faults -run TestRandomFaults -args -race-for=$(or $(FOR),30m) -race-seed=$(or $(SEED),0) -report=$(CURDIR)/docs/failures.md
+
 .PHONY: generate
 generate: ## Generate deep copies and CRDs from the API types, and docs/paths.md
 	$(DEV) controller-gen object paths=./pkg/api/... crd output:crd:dir=deploy/crd
