@@ -155,7 +155,9 @@ func (r *race) judge(t *testing.T, all []racer, seed uint64) {
 	var s summary
 	for _, w := range all {
 		// All evictions have been answered, but not all pods have been seen to go.
-		must(t, w.AwaitReady(t.Context()))
+		if err := w.AwaitReady(t.Context()); err != nil {
+			t.Errorf("%s: %v", w.Namespace, err) // what was seen until now is judged all the same
+		}
 		testimony, err := w.witness.Stop()
 		if err != nil {
 			t.Error(err)
