@@ -80,9 +80,11 @@ func startMesh(ctx context.Context, dir string) (*testMesh, error) {
 		Clusters: 3,
 		PodStart: sandbox.Range{Min: time.Second, Max: 2 * time.Second},
 		// Longer than a start: a replacement has another address then, as in most real clusters.
-		PodStop:  sandbox.Range{Min: 2500 * time.Millisecond, Max: 3 * time.Second},
-		Dir:      dir,
-		Progress: os.Stderr,
+		PodStop: sandbox.Range{Min: 2500 * time.Millisecond, Max: 3 * time.Second},
+		// API servers are lost for long, and no node is meant to be.
+		NodeGrace: 10 * time.Minute,
+		Dir:       dir,
+		Progress:  os.Stderr,
 	})
 	if err != nil {
 		return nil, err

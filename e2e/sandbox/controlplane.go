@@ -125,7 +125,7 @@ func (c *Cluster) startControllerManager() error {
 		"--use-service-account-credentials=true",
 		"--service-account-private-key-file="+filepath.Join(c.dir, "pki", "sa.key"),
 		"--root-ca-file="+filepath.Join(c.dir, "pki", "ca.crt"),
-		"--node-monitor-period=1s", "--node-monitor-grace-period="+nodeGrace.String(),
+		"--node-monitor-period=1s", "--node-monitor-grace-period="+c.mesh.options.NodeGrace.String(),
 		fmt.Sprintf("--kube-api-qps=%d", clientQPS), fmt.Sprintf("--kube-api-burst=%d", clientBurst),
 	))
 	return err

@@ -30,6 +30,9 @@ type Options struct {
 	PodStart Range
 	// PodStop is the time from a pod's deletionTimestamp to its removal, drawn anew for each pod. Default: at once.
 	PodStop Range
+	// NodeGrace is how long a node may be silent before it counts as lost, default 30 s. Pods that were on a lost node
+	// stay unready here even when it comes back, for nothing plays the kubelet's probes.
+	NodeGrace time.Duration
 	// Nodes is the number of fake nodes of each cluster, default 3.
 	Nodes int
 	// Controllers is the number of meshpdb-controller processes of each cluster, default 0.
@@ -65,6 +68,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Nodes == 0 {
 		o.Nodes = 3
+	}
+	if o.NodeGrace == 0 {
+		o.NodeGrace = nodeGrace
 	}
 	if o.Progress == nil {
 		o.Progress = io.Discard
