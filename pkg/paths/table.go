@@ -79,7 +79,7 @@ var Table = []Row{
 	{
 		Path: ReplicaSet, What: "the ReplicaSet or ReplicationController controller: rollouts of Deployments, scaling down", Request: "DELETE pods",
 		Treatment: Enforce, Unless: "the pod is not ready: claimed and let through, so that a broken rollout can be repaired; the namespace is terminating: let through and accounted",
-		Refused: "it backs off, for up to 1000 s; meshpdb kicks it as soon as budget frees. A rollout stands above its maxSurge meanwhile",
+		Refused: "it backs off, for up to 1000 s; meshpdb kicks it as soon as budget frees. A rollout stands above its maxSurge meanwhile, and goes on as far as pods beyond its scale stand in for old ones",
 	},
 	{
 		Path: StatefulSet, What: "the StatefulSet controller: rolling updates, scaling down", Request: "DELETE pods",
