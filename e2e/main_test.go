@@ -18,7 +18,7 @@ import (
 	"github.com/meshpdb/meshpdb/e2e/scenario"
 )
 
-// mesh is the package's mesh; tests run one after the other on it.
+// mesh is the package's mesh; tests run one after the other on it, the rows of TestPaths side by side.
 var mesh *testMesh
 
 type testMesh struct {

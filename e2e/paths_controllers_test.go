@@ -18,6 +18,7 @@ import (
 // pathsOfControllers are deletions by kube-controller-manager.
 var pathsOfControllers = map[string]func(*testing.T){
 	"rollout":                pathRollout,
+	"rollouts everywhere":    pathRolloutEverywhere,
 	"rollout that is broken": pathBrokenRollout,
 	"scaling down":           pathScaleDown,
 	"statefulset":            pathStatefulSet,
