@@ -90,14 +90,14 @@ func pathScaleDown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	scale(t, w, c1, 1)
+	patchOwner(t, w, c1, `{"spec":{"replicas":1}}`)
 	wantDecided(t, before, 1, paths.ReplicaSet, "refused", "InsufficientPods")
 	for _, p := range pods {
 		wantStays(t, c1, w.Namespace, p.Name, string(p.UID))
 	}
 	restore()
 	eventually(t, 60*time.Second, "one pod goes", func() error { return podsLeft(t, w, c1, 1) })
-	scale(t, w, c1, 2)
+	patchOwner(t, w, c1, `{"spec":{"replicas":2}}`)
 	if err := w.AwaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func pathScaleDown(t *testing.T) {
 	if err := w.AwaitAllowed(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
-	scale(t, w, c1, 0)
+	patchOwner(t, w, c1, `{"spec":{"replicas":0}}`)
 	eventually(t, 60*time.Second, "the pods of c1 go", func() error { return podsLeft(t, w, c1, 0) })
 	wantCounted(t, w, 4, 4)
 }
