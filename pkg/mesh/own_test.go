@@ -66,7 +66,7 @@ func TestOwnClaims(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const text = `{"id":"c-1","uid":"p-1","pod":"db-0","budgets":["shop/db"],"state":"Pending","ticket":3,"reason":"Eviction"}`
+	const text = `{"id":"c-1","uid":"p-1","pod":"db-0","budgets":["shop/db"],"views":["62863b3073ab1b58"],"state":"Pending","ticket":3,"reason":"Eviction"}`
 	if got := s.get(ownPrefix + "claims/shop/c-1"); got != text {
 		t.Errorf("got %s, want %s", got, text)
 	}
