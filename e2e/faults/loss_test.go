@@ -1,12 +1,15 @@
 package faults
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/meshpdb/meshpdb/e2e/scenario"
@@ -14,21 +17,20 @@ import (
 )
 
 // TestGrantOutlivesLosses: right after a grant in c1, its controllers, its
-// kvstore and both at once are lost. A native PodDisruptionBudget keeps the
-// granted pod alive and Ready, so nothing but the claim tells the mesh that the
-// one disruption is given away. No cluster may give it away again.
+// kvstore and both at once are lost. The API server keeps the granted pod alive
+// and Ready, by a precondition that it looks at after admission, so nothing but
+// the claim tells the mesh that the one disruption is given away. No cluster may give it away again.
 func TestGrantOutlivesLosses(t *testing.T) {
 	settle(t)
 	w := own(t, "losses", maxUnavailable(1))
 	watch(t, w, 1)
-	c1 := *w
-	c1.Clusters = mesh.clusters[:1]
-	must(t, c1.NativeBudget(t.Context(), intstr.FromInt32(0)))
 	pods, err := w.Available(t.Context(), cluster(1))
 	must(t, err)
 	victim := pods[0]
-	must(t, waitFor(t.Context(), "a grant in c1 that the native budget stops", func() error {
-		askFor(t.Context(), cluster(1), victim)
+	must(t, waitFor(t.Context(), "a grant in c1 that comes to nothing", func() error {
+		if err := evictVersion(t.Context(), victim, "1"); !apierrors.IsConflict(err) {
+			return fmt.Errorf("want a conflict, got %w", err)
+		}
 		return holdsGrant(t, w)
 	}))
 	instance := part(1).Instances[0]
@@ -58,9 +60,16 @@ func TestGrantOutlivesLosses(t *testing.T) {
 	}
 
 	// The grant is still good for its own pod, and with that pod's return the budget is free.
-	must(t, cluster(1).Client.PolicyV1().PodDisruptionBudgets(w.Namespace).Delete(t.Context(), w.Name, metav1.DeleteOptions{}))
 	must(t, waitFor(t.Context(), "the granted pod to be evicted", func() error { return askFor(t.Context(), cluster(1), victim).err }))
 	granted(t, w, cluster(2))
+}
+
+// evictVersion evicts a pod of c1 as it was at a version.
+func evictVersion(ctx context.Context, pod corev1.Pod, version string) error {
+	return cluster(1).Client.PolicyV1().Evictions(pod.Namespace).Evict(ctx, &policyv1.Eviction{
+		ObjectMeta:    metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name},
+		DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &version}},
+	})
 }
 
 // holdsGrant is nil while c1's ledger holds exactly one claim of the namespace, granted.
