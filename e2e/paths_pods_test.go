@@ -134,14 +134,14 @@ func pathUnready(t *testing.T) {
 	wantWords(t, kubectlFails(t, c1, "-n", w.Namespace, "delete", "pod", pod.Name), spentWords...)
 	always := `{"spec":{"unhealthyPodEvictionPolicy":"AlwaysAllow"}}`
 	changeBudget(t, w, c1, always)
+	// It is the policy of one cluster; the other one has its own.
+	start = time.Now()
+	wantRefusal(t, c2.Evict(t.Context(), w.Namespace, other.Name), time.Since(start), "maxUnavailable 1")
 	if err := c1.Evict(t.Context(), w.Namespace, pod.Name); err != nil {
 		t.Errorf("unhealthyPodEvictionPolicy is AlwaysAllow: %v", err)
 	}
 	wantGone(t, c1, w.Namespace, pod.Name, string(pod.UID))
 	wantDecided(t, before, 1, paths.Eviction, "allowed", "Waived")
-	// It is the policy of one cluster; the other one has its own.
-	start = time.Now()
-	wantRefusal(t, c2.Evict(t.Context(), w.Namespace, other.Name), time.Since(start), "maxUnavailable 1")
 	annotatePod(t, c2, &other, "null")
 	if err := w.AwaitAllowed(t.Context(), 1); err != nil {
 		t.Fatal(err)
