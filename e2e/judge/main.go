@@ -1,6 +1,6 @@
 // Command judge judges histories that a run has kept:
 //
-//	go run ./e2e/judge -picture violation.html /tmp/meshpdb-e2e-123/histories/race-held.jsonl
+//	go run ./e2e/judge -picture violation.html histories/race-held.jsonl
 //
 // It exits with 0 if all were held, with 1 if one was violated, and with 2 if
 // one could not be judged. A history whose last line is cut off is judged up to there.
