@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -35,8 +36,9 @@ type clientFile struct {
 	HostAliases []hostAlias `json:"cilium-host-aliases"`
 
 	path string
-	// hash covers everything; credentials only the certificates.
-	hash, credentials [sha256.Size]byte
+	// hash covers what a client is made of: the file and the authorities it trusts; credentials all but the
+	// file's other fields. pair covers the client's own certificate and key, which are read at each handshake.
+	hash, credentials, pair [sha256.Size]byte
 }
 
 type hostAlias struct {
@@ -44,8 +46,8 @@ type hostAlias struct {
 	IPs      []netip.Addr `json:"ips"`
 }
 
-// readClientFile parses and checks a file. The hash covers the file and the
-// certificates it names, so that a rotation is a change.
+// readClientFile parses and checks a file. The hashes cover the certificates
+// it names as well, so that a rotation is seen.
 func readClientFile(path string) (*clientFile, error) {
 	data, err := readSmall(path)
 	if err != nil {
@@ -66,15 +68,17 @@ func readClientFile(path string) (*clientFile, error) {
 	case f.TrustedCA == "":
 		return nil, fmt.Errorf("parse etcd client file %s: trusted-ca-file is required", path)
 	}
-	sum := sha256.New()
-	for _, name := range []string{f.CertFile, f.KeyFile, f.TrustedCA} {
-		content, err := readSmall(name)
-		if err != nil {
+	var contents [3][]byte
+	for i, name := range []string{f.CertFile, f.KeyFile, f.TrustedCA} {
+		if contents[i], err = readSmall(name); err != nil {
 			return nil, fmt.Errorf("read certificate of etcd client file %s: %w", path, err)
 		}
-		fmt.Fprintf(sum, "%s %d\n", name, len(content))
-		sum.Write(content)
 	}
+	cert, key, authorities := contents[0], contents[1], contents[2]
+	f.pair = sha256.Sum256(slices.Concat(cert, []byte{0}, key))
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%q %q %q %d\n", f.CertFile, f.KeyFile, f.TrustedCA, len(authorities))
+	sum.Write(authorities)
 	sum.Sum(f.credentials[:0])
 	sum.Write(data)
 	sum.Sum(f.hash[:0])

@@ -230,6 +230,23 @@ func TestCertificateRotation(t *testing.T) {
 	here.await("invalid: its kvstore …", here.cached, "c2")
 	rewriteIdentity(t, foreign, remote())
 	here.await(theClaim+theDB+theWeb, here.fresh, "c2")
+
+	// A connection stands on a name that may not read: it is given up for another certificate.
+	stranger := writeIdentity(t, certificate{name: "stranger"})
+	here.peer("c2", etcdFile(t, s.address, stranger, nil))
+	here.await("invalid: its kvstore cannot be read: permission denied", here.cached, "c2")
+	rewriteIdentity(t, stranger, remote())
+	here.await(theClaim+theDB+theWeb, here.cached, "c2")
+
+	// One that works is not, even for a certificate that no kvstore would take.
+	cert, key := newCA().issue(remote())
+	replaceFile(t, filepath.Join(stranger, "tls.crt"), cert)
+	replaceFile(t, filepath.Join(stranger, "tls.key"), key)
+	here.peer("c3", []byte("broken"))
+	await(t, "[c2 c3]", func() string { return fmt.Sprint(here.Peers()) })
+	if got := here.fresh("c2"); got != theClaim+theDB+theWeb {
+		t.Errorf("a renewed certificate cost a connection that worked: %s", got)
+	}
 }
 
 func TestCollector(t *testing.T) {

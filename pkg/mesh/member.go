@@ -162,6 +162,13 @@ func (m *Member) Cached(q Query) claim.Snapshot {
 	return s
 }
 
+// failing reports whether the store could not be read last time.
+func (m *Member) failing() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.err != nil
+}
+
 // budget reports whether the standing view holds the budget, and whether the
 // cluster was ever read.
 func (m *Member) budget(name string) (held, read bool) {

@@ -86,6 +86,20 @@ type peer struct {
 	stop    func()
 }
 
+// renew takes up another certificate of the client. What works goes on working:
+// kvstores check certificates at the handshake. What does not may do so with this one.
+func (p *peer) renew(file *clientFile) {
+	if p.file.pair == file.pair {
+		return
+	}
+	p.file.pair = file.pair
+	for _, member := range p.members {
+		if member.failing() {
+			member.reset()
+		}
+	}
+}
+
 // New checks the configuration; Run does the work.
 func New(config Config) (*Mesh, error) {
 	if err := cmtypes.ValidateClusterName(config.Cluster); err != nil {
@@ -184,6 +198,7 @@ func (m *Mesh) scanPeer(name, path string) {
 	m.mu.Unlock()
 	file, err := readClientFile(path)
 	if err == nil && old != nil && old.file != nil && old.file.hash == file.hash {
+		old.renew(file)
 		return
 	}
 	if err == nil {
@@ -213,6 +228,7 @@ func (m *Mesh) scanOwn() {
 		err = file.replaceEndpoints(m.config.Discovered.get())
 	}
 	if err == nil && old.file != nil && old.file.hash == file.hash {
+		old.renew(file)
 		return
 	}
 	if err == nil {

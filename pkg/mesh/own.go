@@ -53,9 +53,10 @@ func newOwn(cluster string) *Own {
 	return &Own{cluster: cluster, instances: map[string]*instance{}, retired: map[string]*instance{}, problem: errors.New("the own kvstore is not configured yet")}
 }
 
-// configure replaces the instances by those of the file. One that stays with
-// the same certificates keeps its client and its marker's lease. serverName is
-// what the instances' certificates carry if they do not name their address.
+// configure replaces the instances by those of the file. One that stays keeps
+// its marker's lease, which is the kvstore's and no connection's, and with the
+// same authorities its client. serverName is what the instances' certificates
+// carry if they do not name their address.
 func (o *Own) configure(f *clientFile, serverName string) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -78,7 +79,11 @@ func (o *Own) configure(f *clientFile, serverName string) error {
 			}
 			return err
 		}
-		fresh[u.Host] = &instance{name: u.Host, client: client, reset: reset, credentials: f.credentials}
+		i := &instance{name: u.Host, client: client, reset: reset, credentials: f.credentials}
+		if old := o.instances[u.Host]; old != nil {
+			i.lease = old.lease
+		}
+		fresh[u.Host] = i
 	}
 	o.replace(fresh)
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -345,6 +346,15 @@ func TestOwnInstances(t *testing.T) {
 	}
 	if err := own.Alive(ctx, last, life("life-"+last)); err != nil {
 		t.Errorf("with a broken file: %v", err)
+	}
+
+	// Another authority is trusted as well: that takes a new client, and no new marker.
+	authorities := filepath.Join(one.certs, "ca.crt")
+	replaceFile(t, authorities, append(authority().pem(), newCA().pem()...))
+	here.peer("c3", []byte("broken"))
+	await(t, "[c2 c3]", func() string { return fmt.Sprint(here.Peers()) })
+	if err := own.Alive(ctx, last, life("life-"+last)); err != nil {
+		t.Errorf("with another authority: %v", err)
 	}
 
 	// One instance leaves. The other one keeps its lease, and from the one that
