@@ -66,6 +66,8 @@ type Answer struct {
 	Budgets []v1alpha1.MeshPodDisruptionBudget
 	claim.Outcome
 	Took time.Duration
+	// RetryAfter of a refusal, in seconds; none if 0.
+	RetryAfter int32
 }
 
 // Config of the handlers; everything is required.
@@ -112,10 +114,11 @@ func (h *Handler) Handle(ctx context.Context, r admission.Request) (response adm
 
 // question is a request to disrupt a pod.
 type question struct {
-	path   paths.Path
-	pod    *corev1.Pod
-	dryRun bool
-	start  time.Time
+	path    paths.Path
+	pod     *corev1.Pod
+	budgets []v1alpha1.MeshPodDisruptionBudget
+	dryRun  bool
+	start   time.Time
 	// free: the pod is not available and its controller may always replace it.
 	free bool
 	// retryAfter of a refusal, in seconds.
@@ -135,40 +138,37 @@ func (h *Handler) decide(ctx context.Context, r admission.Request, q question) a
 	if harmless(q.pod) {
 		return admission.Allowed("")
 	}
-	answer := Answer{Path: q.path, User: r.UserInfo.Username, DryRun: q.dryRun, Pod: q.pod}
-	budgets, err := h.Pods.BudgetsOf(ctx, q.pod)
-	if err != nil {
-		return refuse(fmt.Sprintf("the budgets of pod %s could not be listed: %v", q.pod.Name, err))
-	}
-	if len(budgets) == 0 {
-		return admission.Allowed("")
-	}
-	answer.Budgets = budgets
-	request, unknown := h.request(q.pod, budgets, q.path)
+	request, unknown := h.request(q.pod, q.budgets, q.path)
 	request.DryRun = q.dryRun
-	if unknown == "" && len(request.Budgets) == 0 {
+	if len(unknown) == 0 && len(request.Budgets) == 0 {
 		return admission.Allowed("")
 	}
-	if unknown != "" {
-		answer.Outcome = decide.Undecided("budget %s is new and the clusters that take part are not known yet", unknown)
+	answer := Answer{Path: q.path, User: r.UserInfo.Username, DryRun: q.dryRun, Pod: q.pod, Budgets: q.budgets, RetryAfter: q.retryAfter}
+	if len(unknown) > 0 {
+		answer.Outcome = decide.Undecided("budget %s is new and the clusters that take part are not known yet", unknown[0])
 	} else {
-		answer.Outcome = h.ask(ctx, q, request, budgets)
+		answer.Outcome = h.ask(ctx, q, request)
 	}
 	if !answer.Allowed {
-		h.breakGlass(ctx, r, request, &answer)
+		h.breakGlass(ctx, r, request, unknown, &answer)
 	}
 	answer.Took = time.Since(q.start)
-	return h.answer(answer).after(q.retryAfter)
+	return h.answer(answer)
+}
+
+// unlisted refuses: whether any budget covers the pod is not known.
+func unlisted(pod *corev1.Pod, err error) admission.Response {
+	return refuse(fmt.Sprintf("the budgets of pod %s could not be listed: %v", pod.Name, err))
 }
 
 // ask asks what costs least first.
-func (h *Handler) ask(ctx context.Context, q question, request decide.Request, budgets []v1alpha1.MeshPodDisruptionBudget) claim.Outcome {
-	request.Waived = waived(q, request, budgets)
-	suspended := request.Waived != "" && allSuspended(request, budgets)
+func (h *Handler) ask(ctx context.Context, q question, request decide.Request) claim.Outcome {
+	request.Waived = waived(q, request, q.budgets)
+	suspended := suspendedAll(q.budgets)
 	if err := h.Ready(); err != nil {
 		undecided := decide.Undecided("meshpdb in cluster %s cannot decide yet: %v", h.Cluster, err)
 		if suspended {
-			return let(request, undecided)
+			return let(request.Waived, request.Budgets[0].Name, undecided)
 		}
 		return undecided
 	}
@@ -178,13 +178,13 @@ func (h *Handler) ask(ctx context.Context, q question, request decide.Request, b
 		}
 		outcome := h.Decider.Decide(ctx, request)
 		if suspended && !outcome.Allowed {
-			return let(request, outcome)
+			return let(request.Waived, request.Budgets[0].Name, outcome)
 		}
 		return outcome
 	}
 	if q.path == paths.Eviction {
-		if sentence := h.nativeRefusal(ctx, q.pod); sentence != "" {
-			return claim.Outcome{Cached: true, Budget: request.Budgets[0].Name, Sentence: sentence}
+		if outcome, refused := h.native(ctx, q.pod, request); refused {
+			return outcome
 		}
 	}
 	if !q.asked {
@@ -195,10 +195,10 @@ func (h *Handler) ask(ctx context.Context, q question, request decide.Request, b
 	return h.Decider.Decide(ctx, request)
 }
 
-// request puts the question, or names a budget whose scope is not known yet. A
+// request puts the question, and names the budgets whose scope is not known yet. A
 // budget that leaves the own cluster out does not cover its pods, and one that is
 // suspended beside others is not asked.
-func (c *Config) request(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionBudget, path paths.Path) (question decide.Request, unknown string) {
+func (c *Config) request(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionBudget, path paths.Path) (question decide.Request, unknown []string) {
 	r := decide.Request{Namespace: pod.Namespace, Pod: pod.Name, UID: string(pod.UID), Reason: "Eviction", Services: map[string]string{}}
 	if path != paths.Eviction {
 		r.Reason = "Deletion"
@@ -210,7 +210,8 @@ func (c *Config) request(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionBu
 		}
 		covering := workload.Covering(&budgets[i])
 		if len(covering.Clusters) == 0 && !all {
-			return r, nameOf(budgets[i])
+			unknown = append(unknown, nameOf(budgets[i]))
+			continue
 		}
 		if len(covering.Clusters) > 0 && !slices.Contains(covering.Clusters, c.Cluster) {
 			continue
@@ -218,31 +219,22 @@ func (c *Config) request(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionBu
 		r.Budgets = append(r.Budgets, covering)
 		r.Services[budgets[i].Name] = budgets[i].Spec.Service
 	}
-	return r, ""
+	return r, unknown
 }
 
-func (c *Config) answer(a Answer) answered {
+func (c *Config) answer(a Answer) admission.Response {
 	c.Answered(a)
 	if !a.Allowed {
-		return answered{refuse(a.Sentence)}
+		response := refuse(a.Sentence)
+		response.Result.Details.RetryAfterSeconds = a.RetryAfter
+		return response
 	}
 	response := admission.Allowed(a.Sentence)
 	if a.BrokenGlass {
 		// Into the audit log of the API server, as evictions.meshpdb.io/break-glass or deletions.meshpdb.io/break-glass.
 		response.AuditAnnotations = map[string]string{"break-glass": a.Sentence}
 	}
-	return answered{response}
-}
-
-// answered is a response on its way out.
-type answered struct{ admission.Response }
-
-// after adds Retry-After, in seconds, to a refusal.
-func (a answered) after(seconds int32) admission.Response {
-	if !a.Allowed && a.Result != nil && a.Result.Details != nil {
-		a.Result.Details.RetryAfterSeconds = seconds
-	}
-	return a.Response
+	return response
 }
 
 func isDryRun(r admission.Request) bool { return r.DryRun != nil && *r.DryRun }

@@ -30,8 +30,8 @@ func (h *Handler) deletion(ctx context.Context, r admission.Request) admission.R
 	if harmless(&pod) {
 		return admission.Allowed("")
 	}
-	budgets, err := h.Pods.BudgetsOf(ctx, &pod)
-	if err == nil && !h.coveredHere(&pod, budgets) {
+	budgets, unread := h.Pods.BudgetsOf(ctx, &pod)
+	if unread == nil && !h.coveredHere(&pod, budgets) {
 		return admission.Allowed("")
 	}
 	path := paths.OfDeletion(r.UserInfo)
@@ -48,8 +48,11 @@ func (h *Handler) deletion(ctx context.Context, r admission.Request) admission.R
 		h.account(answer)
 		return admission.Allowed("")
 	}
+	if unread != nil {
+		return unlisted(&pod, unread)
+	}
 	return h.decide(ctx, r, question{
-		path: path, pod: &pod, dryRun: isDryRun(r), start: start, free: verdict.Free, retryAfter: verdict.RetryAfter,
+		path: path, pod: &pod, budgets: budgets, dryRun: isDryRun(r), start: start, free: verdict.Free, retryAfter: verdict.RetryAfter,
 	})
 }
 
@@ -83,7 +86,7 @@ func (h *Handler) judge(ctx context.Context, path paths.Path, pod *corev1.Pod) (
 // coveredHere reports whether a budget covers the pod in this cluster, or may.
 func (h *Handler) coveredHere(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionBudget) bool {
 	request, unknown := h.request(pod, budgets, paths.Deletion)
-	return unknown != "" || len(request.Budgets) > 0
+	return len(unknown) > 0 || len(request.Budgets) > 0
 }
 
 // unasked refuses, and tells of it, without a question to the budgets.
@@ -92,7 +95,7 @@ func (h *Handler) unasked(a Answer, start time.Time) admission.Response {
 		a.Budget = nameOf(a.Budgets[0])
 	}
 	a.Took = time.Since(start)
-	return h.answer(a).Response
+	return h.answer(a)
 }
 
 // account takes note of a disruption that goes whatever the budgets say.

@@ -14,7 +14,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
-	"github.com/meshpdb/meshpdb/pkg/claim"
 	"github.com/meshpdb/meshpdb/pkg/paths"
 )
 
@@ -78,7 +77,11 @@ func (h *Handler) eviction(ctx context.Context, r admission.Request) admission.R
 	case pod.UID != e.uid:
 		return admission.Allowed("the pod has been replaced; the API server refuses by the UID precondition")
 	}
-	return h.decide(ctx, r, question{path: paths.Eviction, pod: pod, dryRun: e.dryRun, start: start, asked: asked})
+	budgets, err := h.Pods.BudgetsOf(ctx, pod)
+	if err != nil {
+		return unlisted(pod, err)
+	}
+	return h.decide(ctx, r, question{path: paths.Eviction, pod: pod, budgets: budgets, dryRun: e.dryRun, start: start, asked: asked})
 }
 
 // refuseCached answers what the cached view refuses, without a write or a network call.
@@ -91,12 +94,12 @@ func (c *Config) refuseCached(ctx context.Context, r admission.Request, pod *cor
 		return admission.Response{}, false
 	}
 	request, unknown := c.request(pod, budgets, paths.Eviction)
-	if unknown != "" || len(request.Budgets) == 0 || waived(question{pod: pod}, request, budgets) != "" {
+	if len(unknown) > 0 || len(request.Budgets) == 0 || waived(question{pod: pod}, request, budgets) != "" {
 		return admission.Response{}, false
 	}
 	request.DryRun = dryRun
-	outcome, refused := claim.Outcome{Cached: true, Budget: request.Budgets[0].Name, Sentence: c.nativeRefusal(ctx, pod)}, true
-	if outcome.Sentence == "" {
+	outcome, refused := c.native(ctx, pod, request)
+	if !refused {
 		outcome, refused = c.Decider.Refuse(request)
 	}
 	if !refused {
@@ -105,5 +108,5 @@ func (c *Config) refuseCached(ctx context.Context, r admission.Request, pod *cor
 	return c.answer(Answer{
 		Path: paths.Eviction, User: r.UserInfo.Username, DryRun: dryRun, Pod: pod, Budgets: budgets,
 		Outcome: outcome, Took: time.Since(start),
-	}).Response, true
+	}), true
 }

@@ -6,8 +6,16 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/decide"
 	"github.com/meshpdb/meshpdb/pkg/workload"
 )
+
+// native refuses what the pod's native PodDisruptionBudgets would refuse anyway.
+func (c *Config) native(ctx context.Context, pod *corev1.Pod, request decide.Request) (claim.Outcome, bool) {
+	sentence := c.nativeRefusal(ctx, pod)
+	return claim.Outcome{Cached: true, Budget: request.Budgets[0].Name, Sentence: sentence}, sentence != ""
+}
 
 // nativeRefusal says why the eviction API would refuse the pod by its native
 // PodDisruptionBudgets; empty if it would not, as far as the informer knows. A

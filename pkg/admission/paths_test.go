@@ -247,6 +247,8 @@ func TestBreakGlass(t *testing.T) {
 		"review fails":      {pod: wish, desk: func(d *desk) { d.factsErr = errors.New("timed out") }, reviewed: 1, sentence: "could not be found out: timed out"},
 		"meshpdb not ready": {pod: wish, desk: func(d *desk) { d.glass, d.notReady = true, errors.New("starting") }, allowed: true, reviewed: 1, sentence: "other clusters do not know: meshpdb cannot claim it yet"},
 		"two budgets":       {pod: wish, desk: func(d *desk) { d.glass, d.budgets = true, append(d.budgets, budgetOf("other")) }, allowed: true, reviewed: 2, sentence: "jane broke the glass"},
+		"one of two is new": {pod: wish, desk: func(d *desk) { d.glass, d.budgets = true, append(d.budgets, fresh("new"), budgetOf("other")) }, allowed: true, reviewed: 3, sentence: "jane broke the glass"},
+		"it is new":         {pod: wish, desk: func(d *desk) { d.glass, d.budgets = true, []v1alpha1.MeshPodDisruptionBudget{fresh("new")} }, allowed: true, reviewed: 1, sentence: "although budget n/new is new and the clusters that take part are not known yet; other clusters do not know: meshpdb cannot claim it yet"},
 	} {
 		for what, review := range map[string]func(*corev1.Pod) admission.Request{
 			"eviction": func(*corev1.Pod) admission.Request { return evicting(plain) }, "deletion": func(p *corev1.Pod) admission.Request { return deleting(p) },

@@ -19,7 +19,7 @@ import (
 // waived says why a pod goes whatever its budgets say; empty if they are to be asked.
 func waived(q question, r decide.Request, budgets []v1alpha1.MeshPodDisruptionBudget) string {
 	switch {
-	case allSuspended(r, budgets):
+	case suspendedAll(budgets):
 		return fmt.Sprintf("budget %s is suspended in this cluster, and does not hold %s", r.Budgets[0].Name, r.Pod)
 	case workload.IsReady(q.pod):
 		return ""
@@ -53,51 +53,52 @@ func asked(r decide.Request, budgets []v1alpha1.MeshPodDisruptionBudget, so func
 	return true
 }
 
-func allSuspended(r decide.Request, budgets []v1alpha1.MeshPodDisruptionBudget) bool {
-	return asked(r, budgets, func(b *v1alpha1.MeshPodDisruptionBudget) bool { return b.Spec.Suspend })
-}
-
 func suspendedAll(budgets []v1alpha1.MeshPodDisruptionBudget) bool {
 	return !slices.ContainsFunc(budgets, func(b v1alpha1.MeshPodDisruptionBudget) bool { return !b.Spec.Suspend })
 }
 
 // let allows what could not be claimed: to let go is what people asked for.
-func let(r decide.Request, failed claim.Outcome) claim.Outcome {
+func let(waived, budget string, failed claim.Outcome) claim.Outcome {
 	return claim.Outcome{
-		Allowed: true, Waived: true, Budget: r.Budgets[0].Name,
-		Sentence: fmt.Sprintf("%s; other clusters do not know: %s", r.Waived, failed.Sentence),
+		Allowed: true, Waived: true, Budget: budget,
+		Sentence: fmt.Sprintf("%s; other clusters do not know: %s", waived, failed.Sentence),
 	}
 }
 
 // breakGlass turns a refusal into permission for a person who says on the pod
-// that he wants it, and why, and whom RBAC allows it. Neither alone suffices:
-// an administrator may do every verb, and his drains are to meet the budget.
-func (h *Handler) breakGlass(ctx context.Context, r admission.Request, request decide.Request, a *Answer) {
+// that he wants it, and why, and whom RBAC allows it on every budget, one whose
+// clusters are unknown included. Neither alone suffices: an administrator may
+// do every verb, and his drains are to meet the budget.
+func (h *Handler) breakGlass(ctx context.Context, r admission.Request, request decide.Request, unknown []string, a *Answer) {
 	why := strings.TrimSpace(a.Pod.Annotations[v1alpha1.BreakGlassAnnotation])
-	if why == "" || len(request.Budgets) == 0 {
+	if why == "" {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
+	budgets := unknown
 	for _, b := range request.Budgets {
-		namespace, name, _ := strings.Cut(b.Name, "/")
+		budgets = append(budgets, b.Name)
+	}
+	for _, b := range budgets {
+		namespace, name, _ := strings.Cut(b, "/")
 		may, err := h.Facts.MayBreakGlass(ctx, r.UserInfo, namespace, name)
 		if err != nil {
 			a.Sentence += fmt.Sprintf("; whether %s may break the glass could not be found out: %v", r.UserInfo.Username, err)
 			return
 		}
 		if !may {
-			a.Sentence += fmt.Sprintf("; %s may not break the glass: that needs the verb break-glass on meshpoddisruptionbudgets.meshpdb.io %s", r.UserInfo.Username, b.Name)
+			a.Sentence += fmt.Sprintf("; %s may not break the glass: that needs the verb break-glass on meshpoddisruptionbudgets.meshpdb.io %s", r.UserInfo.Username, b)
 			return
 		}
 	}
 	request.Waived = fmt.Sprintf("%s broke the glass for %s (%s), although %s", r.UserInfo.Username, request.Pod, note(why), a.Sentence)
 	outcome := claim.Outcome{Sentence: "meshpdb cannot claim it yet"}
-	if h.Ready() == nil {
+	if h.Ready() == nil && len(request.Budgets) > 0 {
 		outcome = h.Decider.Decide(ctx, request)
 	}
 	if !outcome.Allowed {
-		outcome = let(request, outcome)
+		outcome = let(request.Waived, budgets[0], outcome)
 	}
 	a.Outcome, a.BrokenGlass = outcome, true
 }
