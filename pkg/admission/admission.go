@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
@@ -53,16 +54,22 @@ type Facts interface {
 
 // Answer is a decision as it left for the API server.
 type Answer struct {
-	Path   paths.Path
-	User   string
+	Path paths.Path
+	User string
+	// UserPod is the pod whose token the user presented; empty if that is not known.
+	UserPod string
+	// Review is the UID of the API server's question.
+	Review types.UID
 	DryRun bool
+	// Pod is what was asked for; only its name is known where it could not be looked up.
+	Pod *corev1.Pod
 	// Accounted: it goes whatever the budgets say, which were not asked.
 	Accounted bool
 	// BrokenGlass: it goes although the budgets refused, for somebody who may do that asked for it.
 	BrokenGlass bool
 	// Moot: it is refused because what asked for it is no more; the budgets were not asked.
-	Moot    bool
-	Pod     *corev1.Pod
+	Moot bool
+	// Budgets that cover the pod; empty if they are not known.
 	Budgets []v1alpha1.MeshPodDisruptionBudget
 	claim.Outcome
 	Took time.Duration
@@ -81,7 +88,8 @@ type Config struct {
 	EnforcePreemption bool
 	// Ready says why nothing can be decided yet; nil if it can.
 	Ready func() error
-	// Answered is told every decision about a covered pod. It must not block.
+	// Answered is told every decision about a covered pod, and every refusal that came
+	// before one. It must not block.
 	Answered func(Answer)
 	Log      logr.Logger
 }
@@ -98,7 +106,7 @@ func (h *Handler) Handle(ctx context.Context, r admission.Request) (response adm
 	defer func() {
 		if p := recover(); p != nil {
 			h.Log.Error(fmt.Errorf("panic: %v", p), "decide admission", "pod", r.Namespace+"/"+r.Name)
-			response = refuse("meshpdb met an internal error; its log tells more")
+			response = h.panicked(r)
 		}
 	}()
 	switch {
@@ -143,7 +151,8 @@ func (h *Handler) decide(ctx context.Context, r admission.Request, q question) a
 	if len(unknown) == 0 && len(request.Budgets) == 0 {
 		return admission.Allowed("")
 	}
-	answer := Answer{Path: q.path, User: r.UserInfo.Username, DryRun: q.dryRun, Pod: q.pod, Budgets: q.budgets, RetryAfter: q.retryAfter}
+	answer := answerFor(r, q.path, q.pod)
+	answer.DryRun, answer.Budgets, answer.RetryAfter = q.dryRun, q.budgets, q.retryAfter
 	if len(unknown) > 0 {
 		answer.Outcome = decide.Undecided("budget %s is new and the clusters that take part are not known yet", unknown[0])
 	} else {
@@ -157,8 +166,8 @@ func (h *Handler) decide(ctx context.Context, r admission.Request, q question) a
 }
 
 // unlisted refuses: whether any budget covers the pod is not known.
-func unlisted(pod *corev1.Pod, err error) admission.Response {
-	return refuse(fmt.Sprintf("the budgets of pod %s could not be listed: %v", pod.Name, err))
+func (c *Config) unlisted(r admission.Request, pod *corev1.Pod, err error) admission.Response {
+	return c.unable(r, fmt.Sprintf("the budgets of pod %s could not be listed: %v", pod.Name, err))
 }
 
 // ask asks what costs least first.
@@ -220,6 +229,38 @@ func (c *Config) request(pod *corev1.Pod, budgets []v1alpha1.MeshPodDisruptionBu
 		r.Services[budgets[i].Name] = budgets[i].Spec.Service
 	}
 	return r, unknown
+}
+
+// userPod names the pod that a service account's token is bound to (pkg/serviceaccount/claims.go).
+func userPod(user authenticationv1.UserInfo) string {
+	if names := user.Extra["authentication.kubernetes.io/pod-name"]; len(names) == 1 {
+		return names[0]
+	}
+	return ""
+}
+
+func answerFor(r admission.Request, path paths.Path, pod *corev1.Pod) Answer {
+	return Answer{Path: path, User: r.UserInfo.Username, UserPod: userPod(r.UserInfo), Review: r.UID, DryRun: isDryRun(r), Pod: pod}
+}
+
+// panicked refuses. Telling of it may be what panics.
+func (c *Config) panicked(r admission.Request) (response admission.Response) {
+	const sentence = "meshpdb met an internal error; its log tells more"
+	response = refuse(sentence)
+	defer func() { _ = recover() }()
+	return c.unable(r, sentence)
+}
+
+// unable refuses, and tells of it, where the question to the budgets could not be put.
+func (c *Config) unable(r admission.Request, sentence string) admission.Response {
+	path := paths.Eviction
+	if r.Operation == admissionv1.Delete {
+		path = paths.OfDeletion(r.UserInfo)
+	}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: r.Name}}
+	answer := answerFor(r, path, pod)
+	answer.Outcome = claim.Outcome{Undecidable: true, Sentence: sentence}
+	return c.answer(answer)
 }
 
 func (c *Config) answer(a Answer) admission.Response {

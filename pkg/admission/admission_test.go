@@ -409,8 +409,8 @@ func TestOtherRequestsPass(t *testing.T) {
 // A look-up has a deadline of its own, shorter than the webhook's.
 func TestLookUpsHaveADeadline(t *testing.T) {
 	for name, handler := range map[string]admission.Handler{
-		"validating": &Handler{Config{Pods: waiting{newDesk()}, Ready: func() error { return nil }}},
-		"mutating":   &Precondition{Config{Pods: waiting{newDesk()}}},
+		"validating": &Handler{Config{Pods: waiting{newDesk()}, Ready: func() error { return nil }, Answered: func(Answer) {}}},
+		"mutating":   &Precondition{Config{Pods: waiting{newDesk()}, Answered: func(Answer) {}}},
 	} {
 		object := plain
 		if name == "mutating" {

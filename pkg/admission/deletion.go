@@ -21,11 +21,11 @@ func (h *Handler) deletion(ctx context.Context, r admission.Request) admission.R
 	start := time.Now()
 	var pod corev1.Pod
 	if err := json.Unmarshal(r.OldObject.Raw, &pod); err != nil {
-		return refuse(fmt.Sprintf("the pod to be deleted could not be decoded: %v", err))
+		return h.unable(r, fmt.Sprintf("the pod to be deleted could not be decoded: %v", err))
 	}
 	if pod.Name == "" || pod.UID == "" {
 		// "null" and "{}" decode as well, into a pod that looks as if it had never been started.
-		return refuse("the pod to be deleted could not be decoded: it has no name or no UID")
+		return h.unable(r, "the pod to be deleted could not be decoded: it has no name or no UID")
 	}
 	if harmless(&pod) {
 		return admission.Allowed("")
@@ -36,7 +36,8 @@ func (h *Handler) deletion(ctx context.Context, r admission.Request) admission.R
 	}
 	path := paths.OfDeletion(r.UserInfo)
 	verdict, err := h.judge(ctx, path, &pod)
-	answer := Answer{Path: path, User: r.UserInfo.Username, DryRun: isDryRun(r), Pod: &pod, Budgets: budgets}
+	answer := answerFor(r, path, &pod)
+	answer.Budgets = budgets
 	switch {
 	case err != nil:
 		answer.Sentence = err.Error()
@@ -49,7 +50,7 @@ func (h *Handler) deletion(ctx context.Context, r admission.Request) admission.R
 		return admission.Allowed("")
 	}
 	if unread != nil {
-		return unlisted(&pod, unread)
+		return h.unlisted(r, &pod, unread)
 	}
 	return h.decide(ctx, r, question{
 		path: path, pod: &pod, budgets: budgets, dryRun: isDryRun(r), start: start, free: verdict.Free, retryAfter: verdict.RetryAfter,

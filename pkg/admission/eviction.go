@@ -41,8 +41,8 @@ func readEviction(r admission.Request) (eviction, error) {
 	return e, nil
 }
 
-func undecodable(r admission.Request, err error) admission.Response {
-	return refuse(fmt.Sprintf("the eviction of %s could not be decoded: %v", r.Name, err))
+func (c *Config) undecodable(r admission.Request, err error) admission.Response {
+	return c.unable(r, fmt.Sprintf("the eviction of %s could not be decoded: %v", r.Name, err))
 }
 
 // eviction decides. Its pod is read afresh: an allowed one must not rest on what the informer has missed.
@@ -50,11 +50,11 @@ func (h *Handler) eviction(ctx context.Context, r admission.Request) admission.R
 	start := time.Now()
 	e, err := readEviction(r)
 	if err != nil {
-		return undecodable(r, err)
+		return h.undecodable(r, err)
 	}
 	if e.uid == "" {
 		// R12: without it, a pod recreated under the name could be evicted unclaimed.
-		return refuse(fmt.Sprintf("the eviction of %s carries no UID precondition: meshpdb's mutating webhook, which adds it, was not called", r.Name))
+		return h.unable(r, fmt.Sprintf("the eviction of %s carries no UID precondition: meshpdb's mutating webhook, which adds it, was not called", r.Name))
 	}
 	cached, err := h.Pods.CachedPod(ctx, r.Namespace, r.Name)
 	asked := err == nil && cached != nil && cached.UID == e.uid
@@ -68,18 +68,18 @@ func (h *Handler) eviction(ctx context.Context, r admission.Request) admission.R
 	pod, err := h.Pods.Pod(lookup, r.Namespace, r.Name)
 	switch {
 	case err != nil:
-		return refuse(fmt.Sprintf("pod %s could not be looked up: %v", r.Name, err))
+		return h.unable(r, fmt.Sprintf("pod %s could not be looked up: %v", r.Name, err))
 	case pod == nil:
 		return admission.Allowed("the pod does not exist")
 	case pod.UID != e.uid && e.added:
 		// The informer has shown its predecessor. Let through, the eviction would end as a conflict, on which drains give up.
-		return refuse(fmt.Sprintf("pod %s was replaced a moment ago by another one of the same name", r.Name))
+		return h.unable(r, fmt.Sprintf("pod %s was replaced a moment ago by another one of the same name", r.Name))
 	case pod.UID != e.uid:
 		return admission.Allowed("the pod has been replaced; the API server refuses by the UID precondition")
 	}
 	budgets, err := h.Pods.BudgetsOf(ctx, pod)
 	if err != nil {
-		return unlisted(pod, err)
+		return h.unlisted(r, pod, err)
 	}
 	return h.decide(ctx, r, question{path: paths.Eviction, pod: pod, budgets: budgets, dryRun: e.dryRun, start: start, asked: asked})
 }
@@ -105,8 +105,7 @@ func (c *Config) refuseCached(ctx context.Context, r admission.Request, pod *cor
 	if !refused {
 		return admission.Response{}, false
 	}
-	return c.answer(Answer{
-		Path: paths.Eviction, User: r.UserInfo.Username, DryRun: dryRun, Pod: pod, Budgets: budgets,
-		Outcome: outcome, Took: time.Since(start),
-	}), true
+	answer := answerFor(r, paths.Eviction, pod)
+	answer.DryRun, answer.Budgets, answer.Outcome, answer.Took = dryRun, budgets, outcome, time.Since(start)
+	return c.answer(answer), true
 }

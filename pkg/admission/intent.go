@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
@@ -38,7 +39,7 @@ type Dependents interface {
 // nothing, and what it cannot tell it admits. Everything is required.
 type Intents struct {
 	Dependents Dependents
-	// Answered is told every answer, unless it was to a dry-run. It must not block.
+	// Answered is told every answer. It must not block.
 	Answered func(IntentAnswer)
 	Log      logr.Logger
 }
@@ -59,8 +60,13 @@ const (
 // IntentAnswer is an answer as it left for the API server.
 type IntentAnswer struct {
 	// Object is what was to be deleted.
-	Object  corev1.ObjectReference
-	User    string
+	Object corev1.ObjectReference
+	User   string
+	// UserPod is the pod whose token the user presented; empty if that is not known.
+	UserPod string
+	// Review is the UID of the API server's question.
+	Review  types.UID
+	DryRun  bool
 	Verdict IntentVerdict
 	// Budgets that lose pods.
 	Budgets []workload.BudgetLoss
@@ -252,14 +258,14 @@ func (h *Intents) protect(r admission.Request, i intent, loss workload.Loss) adm
 	answer.Budgets = loss.Budgets
 	if denying := denying(loss.Budgets); len(denying) > 0 {
 		answer.Verdict, answer.Sentence = IntentRefused, refusal(i, loss, denying)
-		h.answered(r, answer)
+		h.Answered(answer)
 		response := refuse(answer.Sentence)
 		// Nobody evicts here, so what remains of the eviction API's words is their shape.
 		response.Result.Message = answer.Sentence
 		return response
 	}
 	answer.Verdict, answer.Sentence = IntentWarned, warning(i, loss)
-	h.answered(r, answer)
+	h.Answered(answer)
 	return admission.Allowed("").WithWarnings(answer.Sentence)
 }
 
@@ -272,7 +278,7 @@ func denying(losses []workload.BudgetLoss) []workload.BudgetLoss {
 func (h *Intents) admit(r admission.Request) admission.Response {
 	answer := answerTo(r)
 	answer.Verdict = IntentAdmitted
-	h.answered(r, answer)
+	h.Answered(answer)
 	return admission.Allowed("")
 }
 
@@ -280,19 +286,16 @@ func (h *Intents) undecided(r admission.Request, why error) admission.Response {
 	answer := answerTo(r)
 	answer.Verdict = IntentUndecided
 	answer.Sentence = atMost(warningRunes, fmt.Sprintf("meshpdb cannot tell which covered pods go with %s %s: %v", strings.ToLower(answer.Object.Kind), short(answer.Object.Name), why))
-	h.answered(r, answer)
+	h.Answered(answer)
 	return admission.Allowed("").WithWarnings(answer.Sentence)
-}
-
-func (h *Intents) answered(r admission.Request, a IntentAnswer) {
-	if !isDryRun(r) {
-		h.Answered(a)
-	}
 }
 
 func answerTo(r admission.Request) IntentAnswer {
 	apiVersion, kind := schema.GroupVersionKind{Group: r.Resource.Group, Version: r.Resource.Version, Kind: kindOf(r)}.ToAPIVersionAndKind()
-	a := IntentAnswer{User: r.UserInfo.Username, Object: corev1.ObjectReference{APIVersion: apiVersion, Kind: kind, Name: r.Name}}
+	a := IntentAnswer{
+		User: r.UserInfo.Username, UserPod: userPod(r.UserInfo), Review: r.UID, DryRun: isDryRun(r),
+		Object: corev1.ObjectReference{APIVersion: apiVersion, Kind: kind, Name: r.Name},
+	}
 	// Where a collection is deleted, there is one review for each object, without its name.
 	var object metav1.PartialObjectMetadata
 	if json.Unmarshal(r.OldObject.Raw, &object) == nil && object.Name != "" {

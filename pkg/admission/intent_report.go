@@ -31,8 +31,11 @@ func NewIntentReporter(registerer prometheus.Registerer, recorder events.EventRe
 	return r, registerer.Register(r.intents)
 }
 
-// Answered is told one answer.
+// Answered is told one answer. What would have become of a deletion is no news to the budget's readers.
 func (r *IntentReporter) Answered(a IntentAnswer) {
+	if a.DryRun {
+		return
+	}
 	r.intents.WithLabelValues(strings.ToLower(a.Object.Kind), string(a.Verdict)).Inc()
 	event, known := map[IntentVerdict]string{
 		IntentWarned: "DeletionWarned", IntentRefused: "DeletionRefused", IntentUndecided: "DeletionUndecided",

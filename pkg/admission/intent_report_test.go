@@ -23,6 +23,7 @@ func TestIntentsAreTold(t *testing.T) {
 		{Object: node, User: "jane", Verdict: IntentWarned, Sentence: "it takes 100% of them", Budgets: losing(1, warn, warn).Budgets},
 		{Object: deployment, Verdict: IntentRefused, Sentence: "it would", Budgets: losing(1, deny).Budgets},
 		{Object: deployment, Verdict: IntentUndecided, Sentence: "who knows"},
+		{Object: deployment, Verdict: IntentRefused, Sentence: "it would", Budgets: losing(1, deny).Budgets, DryRun: true},
 	} {
 		r.Answered(a)
 	}

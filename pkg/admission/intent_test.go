@@ -238,11 +238,11 @@ func TestIntentVerdicts(t *testing.T) {
 				t.Errorf("reported\n%+v, want\n%+v", h.answered, want)
 			}
 			wantIntentResponse(t, response, c.verdict, c.sentence)
-			// A dry-run is answered alike and leaves nothing behind.
-			h.answered = nil
+			// A dry-run is answered and told alike.
+			h.answered, want[0].DryRun = nil, true
 			wantIntentResponse(t, handle(t, h.intents(), ending("nodes", ready, dry)), c.verdict, c.sentence)
-			if len(h.answered) > 0 {
-				t.Errorf("a dry-run was reported: %+v", h.answered)
+			if !reflect.DeepEqual(h.answered, want) {
+				t.Errorf("a dry-run was reported as\n%+v, want\n%+v", h.answered, want)
 			}
 		})
 	}

@@ -24,13 +24,13 @@ func (p *Precondition) Handle(ctx context.Context, r admission.Request) (respons
 	defer func() {
 		if e := recover(); e != nil {
 			p.Log.Error(fmt.Errorf("panic: %v", e), "add precondition", "pod", r.Namespace+"/"+r.Name)
-			response = refuse("meshpdb met an internal error; its log tells more")
+			response = p.panicked(r)
 		}
 	}()
 	start := time.Now()
 	e, err := readEviction(r)
 	if err != nil {
-		return undecodable(r, err)
+		return p.undecodable(r, err)
 	}
 	cached, err := p.Pods.CachedPod(ctx, r.Namespace, r.Name)
 	known := err == nil && cached != nil
@@ -44,19 +44,19 @@ func (p *Precondition) Handle(ctx context.Context, r admission.Request) (respons
 		return admission.Allowed("")
 	case known:
 		// The validating side reads the pod afresh.
-		return patch(r, string(cached.UID))
+		return p.patch(r, string(cached.UID))
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	pod, err := p.Pods.Pod(ctx, r.Namespace, r.Name)
 	if err != nil {
-		return refuse(fmt.Sprintf("pod %s could not be looked up: %v", r.Name, err))
+		return p.unable(r, fmt.Sprintf("pod %s could not be looked up: %v", r.Name, err))
 	}
 	if pod == nil {
 		// The API server answers 404; a UID that nobody has keeps it from evicting a successor.
-		return patch(r, "00000000-0000-0000-0000-000000000000")
+		return p.patch(r, "00000000-0000-0000-0000-000000000000")
 	}
-	return patch(r, string(pod.UID))
+	return p.patch(r, string(pod.UID))
 }
 
 // addedAnnotation marks an eviction whose UID precondition is ours: should the
@@ -65,25 +65,25 @@ func (p *Precondition) Handle(ctx context.Context, r admission.Request) (respons
 const addedAnnotation = "meshpdb.io/precondition-added"
 
 // patch works on the raw object, so that fields this version does not know stay.
-func patch(r admission.Request, uid string) admission.Response {
+func (c *Config) patch(r admission.Request, uid string) admission.Response {
 	var object map[string]any
 	// Integers stay integers, however large.
 	if err := utiljson.Unmarshal(r.Object.Raw, &object); err != nil {
-		return undecodable(r, err)
+		return c.undecodable(r, err)
 	}
 	if object == nil {
-		return undecodable(r, errors.New("it is null"))
+		return c.undecodable(r, errors.New("it is null"))
 	}
 	err := errors.Join(
 		unstructured.SetNestedField(object, uid, "deleteOptions", "preconditions", "uid"),
 		unstructured.SetNestedField(object, "true", "metadata", "annotations", addedAnnotation),
 	)
 	if err != nil {
-		return refuse(fmt.Sprintf("the eviction of %s could not be given a UID precondition: %v", r.Name, err))
+		return c.unable(r, fmt.Sprintf("the eviction of %s could not be given a UID precondition: %v", r.Name, err))
 	}
 	raw, err := json.Marshal(object)
 	if err != nil {
-		return refuse(fmt.Sprintf("the eviction of %s could not be encoded: %v", r.Name, err))
+		return c.unable(r, fmt.Sprintf("the eviction of %s could not be encoded: %v", r.Name, err))
 	}
 	return admission.PatchResponseFromRaw(r.Object.Raw, raw)
 }

@@ -55,7 +55,7 @@ func NewReporter(registerer prometheus.Registerer, recorder events.EventRecorder
 		podEvents: rate.NewLimiter(rate.Every(podEventInterval), podEventsBurst),
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "meshpdb_decisions_total",
-			Help: "Answers to requests that would disrupt a covered pod, by path (see docs/paths.md), verdict (allowed, refused) and reason.",
+			Help: "Answers to requests that would disrupt a covered pod, or may, by path (see docs/paths.md), verdict (allowed, refused) and reason.",
 		}, []string{"path", "verdict", "reason"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "meshpdb_decision_duration_seconds",
