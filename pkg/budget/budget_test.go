@@ -71,6 +71,8 @@ func TestDecideSaysWhy(t *testing.T) {
 		{max1, []string{"c1 3 +++", "c2 !connection refused"}, "deny ClusterNotRead: budget prod/db with maxUnavailable 1 cannot be decided without cluster c2 (connection refused)"},
 		{min2, []string{"c1 3 +++", "c2 !connection refused"}, "allow SufficientPods: evicting db-0 leaves 2 of 3 pods available, budget prod/db needs 2 (minAvailable 2; c1 3/3; c2 not read: connection refused)"},
 		{min5, []string{"c1 3 +++", "c2 !connection refused"}, "deny ClusterNotRead: evicting db-0 would leave 2 pods provably available, budget prod/db needs 5 (minAvailable 5), and cluster c2 (connection refused) counts as 0"},
+		{min5, []string{"c1 3 +++", "c2 !gone", "c3 !lost"}, "deny ClusterNotRead: evicting db-0 would leave 2 pods provably available, budget prod/db needs 5 (minAvailable 5), and clusters c2 (gone), c3 (lost) count as 0"},
+		{max1, []string{"c1 3 +++", "c2 !gone", "c3 !lost"}, "deny ClusterNotRead: budget prod/db with maxUnavailable 1 cannot be decided without clusters c2 (gone), c3 (lost)"},
 		{min50, []string{"c1 3 +++", "c2 !gone"}, "deny ClusterNotRead: budget prod/db with minAvailable 50% cannot be decided without cluster c2 (gone)"},
 		{max50, []string{"c1 3 +++", "c2 4 +---"}, "allow SufficientPods: evicting db-0 leaves 3 of 7 pods available, budget prod/db needs 3 (maxUnavailable 50%; c1 3/3; c2 1/4)"},
 		{min50, []string{"c1 3 +++", "c2 4 +---"}, "deny InsufficientPods: evicting db-0 would leave 3 of 7 pods available, budget prod/db needs 4 (minAvailable 50%; c1 3/3; c2 1/4)"},

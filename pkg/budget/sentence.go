@@ -18,10 +18,12 @@ func describe(q Question, d Decision, bounds []Bound) string {
 		return fmt.Sprintf("budget %s cannot be decided because no cluster that was read states its bound", q.Budget)
 	case ClusterUnread:
 		if !bounds[0].Absolute() || d.Left >= d.Desired {
-			return fmt.Sprintf("budget %s with %s cannot be decided without cluster %s", q.Budget, relativeBound(bounds), unread(q))
+			unread, _ := unread(q)
+			return fmt.Sprintf("budget %s with %s cannot be decided without %s", q.Budget, relativeBound(bounds), unread)
 		}
-		return fmt.Sprintf("evicting %s would leave %s provably available, budget %s needs %d (%s), and cluster %s counts as 0",
-			pod, pods(d.Left), q.Budget, d.Desired, bounds[0], unread(q))
+		unread, count := unread(q)
+		return fmt.Sprintf("evicting %s would leave %s provably available, budget %s needs %d (%s), and %s %s as 0",
+			pod, pods(d.Left), q.Budget, d.Desired, bounds[0], unread, count)
 	case ViewsDiffer:
 		return fmt.Sprintf("budget %s with %s cannot be decided while its clusters disagree on who takes part: %s", q.Budget, relativeBound(bounds), views(q))
 	}
@@ -49,14 +51,18 @@ func pods(n int) string {
 	return fmt.Sprintf("%d pods", n)
 }
 
-func unread(q Question) string {
+// unread names the clusters that could not be read, with the verb in its number.
+func unread(q Question) (clusters, count string) {
 	var names []string
 	for _, c := range q.Clusters {
 		if c.Unread != "" {
 			names = append(names, fmt.Sprintf("%s (%s)", c.Name, c.Unread))
 		}
 	}
-	return strings.Join(few(names), ", ")
+	if len(names) == 1 {
+		return "cluster " + names[0], "counts"
+	}
+	return "clusters " + strings.Join(few(names), ", "), "count"
 }
 
 // views names the clusters whose set of clusters differs from the decider's,
