@@ -73,9 +73,10 @@ race: ## Fight for pods on real clusters for FOR=30m while faults come at random
 	go test -race -timeout 24h -v ./e2e/faults -run TestRandomFaults -args -race-for=$(or $(FOR),30m) -race-seed=$(or $(SEED),0) -report=$(CURDIR)/docs/failures.md
 
 .PHONY: generate
-generate: ## Generate deep copies and CRDs from the API types, and docs/paths.md
+generate: ## Generate deep copies and CRDs from the API types, docs/paths.md and docs/metrics.md
 	$(DEV) controller-gen object paths=./pkg/api/... crd output:crd:dir=deploy/crd
 	go test ./pkg/paths -run TestDocument -update
+	go test ./cmd/meshpdb-controller -run TestMetricsDocument -update
 
 .PHONY: verify
 verify: lint ## Check that generated files and modules are up to date, and lint

@@ -53,7 +53,7 @@ var only = map[string][]string{
 	"github.com/cilium/cilium/":         {"pkg/mesh"},
 	"go.etcd.io/etcd/":                  {"pkg/mesh", "pkg/simulation", "pkg/simulation/kvstore"},
 	"sigs.k8s.io/controller-runtime/":   {"pkg/ledger", "pkg/workload", "pkg/redrive", "pkg/admission", "pkg/controller", "pkg/simulation", "cmd/meshpdb-controller"},
-	"github.com/prometheus/":            {"pkg/mesh", "pkg/redrive", "pkg/admission"},
+	"github.com/prometheus/":            {"pkg/mesh", "pkg/redrive", "pkg/admission", "pkg/controller", "cmd/meshpdb-controller"},
 	"github.com/meshpdb/meshpdb/e2e":    {},
 	"github.com/google/uuid":            {"cmd/meshpdb-controller"},
 	"github.com/anishathalye/":          {"pkg/history"},

@@ -81,6 +81,9 @@ func run(ctx context.Context, o options) error {
 	if err := setUpAdmission(mgr, o, m, pods, ledgers, registry, ready); err != nil {
 		return err
 	}
+	if err := setUpMetrics(mgr, o, m, ledgers, ready); err != nil {
+		return err
+	}
 	if err := setUpIntents(mgr, o, pods, running); err != nil {
 		return err
 	}
@@ -186,15 +189,27 @@ func setUpAdmission(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Wo
 	}
 	server.Register("/validate", &webhookadmission.Webhook{Handler: &admission.Handler{Config: desk}})
 	server.Register("/mutate", &webhookadmission.Webhook{Handler: &admission.Precondition{Config: desk}})
-	if err := metrics.Registry.Register(mesh.NewCollector(m)); err != nil {
-		return fmt.Errorf("register metrics: %w", err)
-	}
 	// Clean-ups of the last decisions end before the process does.
 	return mgr.Add(everywhere{func(ctx context.Context) error {
 		<-ctx.Done()
 		decider.Close()
 		return nil
 	}})
+}
+
+// setUpMetrics registers what is read when it is scraped.
+func setUpMetrics(mgr ctrl.Manager, o options, m *mesh.Mesh, ledgers *ledger.Ledgers, ready func() error) error {
+	leads := func() bool {
+		select {
+		case <-mgr.Elected():
+			return true
+		default:
+			return false
+		}
+	}
+	claims := func(ctx context.Context) ([]claim.Claim, error) { return ledgers.From(ctx, mgr.GetClient()) }
+	all := append(ownMetrics(o, ready), mesh.NewCollector(m), controller.NewCollector(mgr.GetClient(), claims, leads, ctrl.Log.WithName("metrics")))
+	return registerAll(metrics.Registry, all...)
 }
 
 func setUpControllers(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Workload, ledgers *ledger.Ledgers, registry *ledger.Registry, sources controller.Sources) error {

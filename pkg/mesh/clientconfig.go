@@ -121,16 +121,25 @@ func (f *clientFile) replaceEndpoints(addresses []string) error {
 	return nil
 }
 
-// certificateError says when the client certificate is the reason that a
-// kvstore cannot be read: etcd itself only reports a failed handshake.
-func (f *clientFile) certificateError(now time.Time) error {
+// certificate reads the client's certificate as it is now: it is rotated in place.
+func (f *clientFile) certificate() (*x509.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(f.CertFile, f.KeyFile)
 	if err != nil {
-		return fmt.Errorf("load client certificate %s: %w", f.CertFile, err)
+		return nil, fmt.Errorf("load client certificate %s: %w", f.CertFile, err)
 	}
 	leaf, err := x509.ParseCertificate(pair.Certificate[0])
 	if err != nil {
-		return fmt.Errorf("parse client certificate %s: %w", f.CertFile, err)
+		return nil, fmt.Errorf("parse client certificate %s: %w", f.CertFile, err)
+	}
+	return leaf, nil
+}
+
+// certificateError says when the client certificate is the reason that a
+// kvstore cannot be read: etcd itself only reports a failed handshake.
+func (f *clientFile) certificateError(now time.Time) error {
+	leaf, err := f.certificate()
+	if err != nil {
+		return err
 	}
 	switch {
 	case now.After(leaf.NotAfter):

@@ -254,17 +254,19 @@ func TestCollector(t *testing.T) {
 	s := startStore(t, "c2")
 	s.fill(complete())
 	here := newSite(t, nil)
-	here.peer("c2", etcdFile(t, s.address, writeIdentity(t, remote()), nil))
+	expiry := time.Now().Add(48 * time.Hour).Truncate(time.Second)
+	dir := writeIdentity(t, certificate{name: "remote", notAfter: expiry})
+	here.peer("c2", etcdFile(t, s.address, dir, nil))
 	here.peer("c3", []byte("broken"))
 	here.run()
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(mesh.NewCollector(here.Mesh))
-	await(t, "reachable c1=0 c2=1 c3=0; round trip of [c2]; seen [c2]", func() string {
+	gauges := func() string {
 		families, err := registry.Gather()
 		if err != nil {
 			t.Fatal(err)
 		}
-		up, trips, seen := "", []string{}, []string{}
+		up, expires, trips, seen := "", "", []string{}, []string{}
 		for _, f := range families {
 			for _, m := range f.GetMetric() {
 				peer, value := m.GetLabel()[0].GetValue(), m.GetGauge().GetValue()
@@ -279,9 +281,16 @@ func TestCollector(t *testing.T) {
 					if time.Since(time.UnixMilli(int64(value*1000))) < patience {
 						seen = append(seen, peer)
 					}
+				case "meshpdb_peer_certificate_expiration_timestamp_seconds":
+					expires += fmt.Sprintf(" %s in %s", peer, time.UnixMilli(int64(value*1000)).Sub(expiry))
 				}
 			}
 		}
-		return fmt.Sprintf("reachable%s; round trip of %v; seen %v", up, trips, seen)
-	})
+		return fmt.Sprintf("reachable%s; round trip of %v; seen %v; expires%s", up, trips, seen, expires)
+	}
+	await(t, "reachable c1=0 c2=1 c3=0; round trip of [c2]; seen [c2]; expires c2 in 0s", gauges)
+
+	// Certificates are renewed in place, and removed.
+	rewriteIdentity(t, dir, certificate{name: "remote", notAfter: expiry.Add(time.Hour)})
+	await(t, "reachable c1=0 c2=1 c3=0; round trip of [c2]; seen [c2]; expires c2 in 1h0m0s", gauges)
 }

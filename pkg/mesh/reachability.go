@@ -62,6 +62,28 @@ func (m *Mesh) reachability(name string) Reachability {
 	return r
 }
 
+// certificateExpiry returns when the certificate ends with which a cluster's kvstore is read.
+func (m *Mesh) certificateExpiry(cluster string) (time.Time, error) {
+	m.mu.Lock()
+	p := m.peers[cluster]
+	if cluster == m.config.Cluster {
+		p = m.self
+	}
+	var file *clientFile
+	if p != nil {
+		file = p.file
+	}
+	m.mu.Unlock()
+	if file == nil {
+		return time.Time{}, errors.New("it has no etcd client file")
+	}
+	leaf, err := file.certificate()
+	if err != nil {
+		return time.Time{}, err
+	}
+	return leaf.NotAfter, nil
+}
+
 // Exports reports whether a peer's Cilium exports endpoints of the Service,
 // read afresh: such a cluster takes part even if it runs no meshpdb.
 func (m *Mesh) Exports(ctx context.Context, cluster, namespace, service string) (bool, error) {
