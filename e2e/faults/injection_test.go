@@ -45,7 +45,7 @@ func processFaults() []fault {
 		}},
 		{"one controller frozen", 15 * time.Second, func(_ context.Context, n, other int) (func(context.Context) error, error) {
 			p := part(n).Controllers[other%2]
-			return func(context.Context) error { return thaw(p) }, p.Freeze()
+			return func(context.Context) error { return thaw(p) }, freeze(p)
 		}},
 		{"API server killed", 4 * time.Second, func(_ context.Context, n, _ int) (func(context.Context) error, error) {
 			part(n).APIServer.Kill()
@@ -63,6 +63,14 @@ func processFaults() []fault {
 			return func(ctx context.Context) error { return restart(ctx, n) }, killAll(ctx, n)
 		}},
 	}
+}
+
+// freeze stops a controller, unless it has ended by itself and waits to be started again.
+func freeze(p *sandbox.Controller) error {
+	if !p.Running() {
+		return nil
+	}
+	return p.Freeze()
 }
 
 // thaw lets a controller go on. One that has found its lease lost while it was
