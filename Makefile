@@ -73,10 +73,11 @@ race: ## Fight for pods on real clusters for FOR=30m while faults come at random
 	go test -race -timeout 24h -v ./e2e/faults -run TestRandomFaults -args -race-for=$(or $(FOR),30m) -race-seed=$(or $(SEED),0) -report=$(CURDIR)/docs/failures.md
 
 .PHONY: generate
-generate: ## Generate deep copies and CRDs from the API types, docs/paths.md and docs/metrics.md
+generate: ## Generate deep copies and CRDs from the API types, docs/paths.md, docs/metrics.md and alerts
 	$(DEV) controller-gen object paths=./pkg/api/... crd output:crd:dir=deploy/crd
 	go test ./pkg/paths -run TestDocument -update
 	go test ./cmd/meshpdb-controller -run TestMetricsDocument -update
+	go test ./deploy/monitoring -run TestOperatorsRules -update
 
 .PHONY: verify
 verify: lint ## Check that generated files and modules are up to date, and lint
@@ -86,7 +87,7 @@ verify: lint ## Check that generated files and modules are up to date, and lint
 
 .PHONY: lint
 lint: ## Check formatting, go vet and staticcheck
-	@unformatted=$$(gofmt -l cmd pkg e2e); if [ -n "$$unformatted" ]; then echo "not formatted: $$unformatted"; exit 1; fi
+	@unformatted=$$(gofmt -l cmd pkg e2e deploy .tools); if [ -n "$$unformatted" ]; then echo "not formatted: $$unformatted"; exit 1; fi
 	go vet ./...
 	$(DEV) staticcheck ./...
 
