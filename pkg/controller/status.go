@@ -11,6 +11,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/budget"
@@ -72,6 +73,12 @@ func clusterStatus(c budget.Cluster, old []v1alpha1.ClusterStatus) v1alpha1.Clus
 		case p.Available:
 			row.CurrentHealthy++
 		}
+	}
+	switch {
+	case row.CurrentHealthy >= row.ExpectedPods:
+		row.ShortSince = nil
+	case row.ShortSince == nil:
+		row.ShortSince = ptr.To(metav1.Now().Rfc3339Copy())
 	}
 	return row
 }

@@ -199,6 +199,10 @@ type ClusterStatus struct {
 	// disruptionsInFlight in the cluster: pods that are on their way out; 0 while
 	// it is not reachable.
 	DisruptionsInFlight int32 `json:"disruptionsInFlight"`
+	// shortSince is since when fewer pods of the cluster are available than
+	// expected; not set while none is missing. While the cluster is not reachable, it stands as it was.
+	// +optional
+	ShortSince *metav1.Time `json:"shortSince,omitempty"`
 	// bound is the minAvailable or maxUnavailable that the cluster stated last: it binds the
 	// mesh also while the cluster cannot be read.
 	// +optional
