@@ -28,6 +28,8 @@ var layers = map[string]int{
 	"pkg/history":      1,
 	"pkg/api/v1alpha1": 1,
 	"pkg/paths":        1,
+	// What controllers tell of themselves, read by people's tools.
+	"pkg/roster": 1,
 	// Concurrency that knows nothing of the subject.
 	"pkg/batch": 2,
 	// Checks models of claim by running Spin; nobody imports it but its own command.

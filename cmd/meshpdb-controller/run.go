@@ -90,6 +90,9 @@ func run(ctx context.Context, o options) error {
 	if err := setUpControllers(mgr, o, m, pods, ledgers, registry, controller.Sources{Kicks: kicks, Pods: running}); err != nil {
 		return err
 	}
+	if err := setUpRoster(mgr, o, m, direct, ready); err != nil {
+		return err
+	}
 	if discovered != nil {
 		if err := controller.SetupInstances(mgr, o.namespace, o.service, o.servicePort, discovered); err != nil {
 			return err

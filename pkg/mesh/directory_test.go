@@ -249,6 +249,26 @@ func TestCertificateRotation(t *testing.T) {
 	}
 }
 
+// TestCertificatesAndInstances: what people are told of the own side.
+func TestCertificatesAndInstances(t *testing.T) {
+	t.Parallel()
+	own := startStore(t, "c1")
+	here := newSite(t, nil)
+	end := time.Now().Add(3 * 24 * time.Hour).Truncate(time.Second)
+	here.peer("c2", etcdFile(t, own.address, writeIdentity(t, certificate{name: "remote", notAfter: end}), nil))
+	here.peer("c3", []byte("broken"))
+	here.run()
+	await(t, "c2 tls.crt true", func() string {
+		text := ""
+		for _, c := range here.Certificates() {
+			if c.Of != "c1" {
+				text += fmt.Sprintf("%s %s %v", c.Of, filepath.Base(c.File), c.Expires.Equal(end) && c.Err == nil)
+			}
+		}
+		return text
+	})
+}
+
 func TestCollector(t *testing.T) {
 	t.Parallel()
 	s := startStore(t, "c2")

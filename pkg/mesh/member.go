@@ -33,7 +33,9 @@ const (
 // Member is one cluster of the mesh, as seen through one client of its kvstore.
 type Member struct {
 	cluster string
-	client  *clientv3.Client
+	// instance of the own kvstore; empty for a peer.
+	instance string
+	client   *clientv3.Client
 	// reset makes the client connect anew.
 	reset func()
 	// explain turns an error into the one that a person can act on.

@@ -254,7 +254,9 @@ func (m *Mesh) followOwn(file *clientFile) {
 	fresh := &peer{file: file}
 	for _, name := range m.own.Instances() {
 		if i, err := m.own.instance(name); err == nil {
-			fresh.members = append(fresh.members, m.newMember(m.config.Cluster, i.client, i.reset, file))
+			member := m.newMember(m.config.Cluster, i.client, i.reset, file)
+			member.instance = name
+			fresh.members = append(fresh.members, member)
 		}
 	}
 	m.mu.Lock()

@@ -336,6 +336,14 @@ func TestOwnInstances(t *testing.T) {
 	here.await("c-1=Pending/p-1/1", here.fresh, "c1")
 	here.await("c-1=Pending/p-1/1", here.cached, "c1")
 	here.await("valid", func(c string) string { return reachability(here, c) }, "c1")
+	for _, r := range here.OwnInstances() {
+		if r.Cluster != "c1" || (r.Err == nil) != (r.Instance == last) || !slices.Contains(names, r.Instance) {
+			t.Errorf("told of an instance is %+v", r)
+		}
+	}
+	if len(here.OwnInstances()) != len(names) {
+		t.Errorf("told of %+v, want %v", here.OwnInstances(), names)
+	}
 
 	replaceFile(t, here.own, []byte("broken"))
 	// A good peer file shows when the directory has been read again.

@@ -23,6 +23,8 @@ func (m *Mesh) Held(cluster, namespace, name string) (held, read bool) {
 // Reachability is the state of a cluster's standing view.
 type Reachability struct {
 	Cluster string
+	// Instance of the own kvstore; empty for a peer, which is read through its Service.
+	Instance string
 	// Err says why it cannot be read; nil if it can.
 	Err error
 	// Since when that has been so.
@@ -49,12 +51,7 @@ func (m *Mesh) reachability(name string) Reachability {
 	members, err := m.members(name)
 	r := Reachability{Cluster: name, Err: err}
 	for _, member := range members {
-		member.mu.Lock()
-		r.Err, r.Since, r.Seen, r.RoundTrip = member.err, member.since, member.seen, member.latency
-		if r.Err == nil {
-			r.Err = member.view.complete()
-		}
-		member.mu.Unlock()
+		r = member.reachability()
 		if r.Err == nil {
 			break
 		}
@@ -62,18 +59,23 @@ func (m *Mesh) reachability(name string) Reachability {
 	return r
 }
 
-// certificateExpiry returns when the certificate ends with which a cluster's kvstore is read.
-func (m *Mesh) certificateExpiry(cluster string) (time.Time, error) {
+// clientFileOf returns the etcd client file by which a cluster is read; nil if it has none that can be used.
+func (m *Mesh) clientFileOf(cluster string) *clientFile {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	p := m.peers[cluster]
 	if cluster == m.config.Cluster {
 		p = m.self
 	}
-	var file *clientFile
-	if p != nil {
-		file = p.file
+	if p == nil {
+		return nil
 	}
-	m.mu.Unlock()
+	return p.file
+}
+
+// certificateExpiry returns when the certificate ends with which a cluster's kvstore is read.
+func (m *Mesh) certificateExpiry(cluster string) (time.Time, error) {
+	file := m.clientFileOf(cluster)
 	if file == nil {
 		return time.Time{}, errors.New("it has no etcd client file")
 	}
@@ -82,6 +84,55 @@ func (m *Mesh) certificateExpiry(cluster string) (time.Time, error) {
 		return time.Time{}, err
 	}
 	return leaf.NotAfter, nil
+}
+
+func (m *Member) reachability() Reachability {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := Reachability{Cluster: m.cluster, Instance: m.instance, Err: m.err, Since: m.since, Seen: m.seen, RoundTrip: m.latency}
+	if r.Err == nil {
+		r.Err = m.view.complete()
+	}
+	return r
+}
+
+// OwnInstances returns the state of the view of each instance of the own
+// kvstore, by the instances' names.
+func (m *Mesh) OwnInstances() []Reachability {
+	m.mu.Lock()
+	self := m.self
+	m.mu.Unlock()
+	all := make([]Reachability, 0, len(self.members))
+	for _, member := range self.members {
+		r := member.reachability()
+		r.Cluster = m.config.Cluster
+		all = append(all, r)
+	}
+	return all
+}
+
+// Certificate is a client certificate by which kvstores are read or written.
+type Certificate struct {
+	// Of is the peer, or the own cluster, whose client file names the certificate.
+	Of string
+	// File that holds it.
+	File string
+	// Expires is when it ends; zero if it cannot be read.
+	Expires time.Time
+	// Err says why it cannot be read.
+	Err error
+}
+
+// Certificates reads the client certificates of all clusters, the own one first.
+func (m *Mesh) Certificates() []Certificate {
+	var all []Certificate
+	for _, name := range append([]string{m.config.Cluster}, m.Peers()...) {
+		if file := m.clientFileOf(name); file != nil {
+			expires, err := m.certificateExpiry(name)
+			all = append(all, Certificate{Of: name, File: file.CertFile, Expires: expires, Err: err})
+		}
+	}
+	return all
 }
 
 // Exports reports whether a peer's Cilium exports endpoints of the Service,
