@@ -231,4 +231,36 @@ func TestKubectlDrain(t *testing.T) {
 			t.Errorf("the drain does not say %q", words)
 		}
 	}
+	wantDrainTold(t, w, pod.Spec.NodeName)
+}
+
+// wantDrainTold: what people look at while a drain waits, and wait for in scripts.
+func wantDrainTold(t *testing.T, w *scenario.Workload, node string) {
+	t.Helper()
+	c1 := mesh.clusters[0]
+	eventually(t, 10*time.Second, "the node tells that its drain was held up", func() error {
+		out := kubectl(t, c1, "describe", "node", node)
+		if !strings.Contains(out, "DrainBlocked") || !strings.Contains(out, "cannot be evicted yet: evicting ") {
+			return fmt.Errorf("kubectl describes it as %s", out)
+		}
+		return nil
+	})
+	if err := w.AwaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, condition := range []string{"Enforced", "DisruptionAllowed", "NotShared=false"} {
+		out := kubectl(t, c1, "-n", w.Namespace, "wait", "--for=condition="+condition, "--timeout=30s", "mpdb/"+w.Name)
+		if !strings.Contains(out, "condition met") {
+			t.Errorf("kubectl wait for %s: %s", condition, out)
+		}
+	}
+	b, err := w.GetBudget(t.Context(), c1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range b.Status.Conditions {
+		if c.ObservedGeneration != b.Generation || c.LastTransitionTime.IsZero() {
+			t.Errorf("condition %s is of generation %d, the budget of %d", c.Type, c.ObservedGeneration, b.Generation)
+		}
+	}
 }

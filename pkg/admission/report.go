@@ -2,6 +2,7 @@ package admission
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -15,11 +16,16 @@ import (
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/budget"
+	"github.com/meshpdb/meshpdb/pkg/paths"
 )
 
 // Reporter tells people of every answer: as an Event on the pod and its
 // budget, as metrics and in the log, always with the same sentence.
 type Reporter struct {
+	// Node, if not nil, returns a node as an informer shows it; nil if there is none. It
+	// must not block. Set it before the first answer.
+	Node func(name string) *corev1.Node
+
 	recorder  events.EventRecorder
 	log       logr.Logger
 	decisions *prometheus.CounterVec
@@ -27,8 +33,8 @@ type Reporter struct {
 	phases    *prometheus.HistogramVec
 	writes    prometheus.Histogram
 	rounds    prometheus.Histogram
-	// podEvents bounds the Events on pods.
-	podEvents *rate.Limiter
+	// podEvents bounds the Events on pods, nodeEvents those on nodes.
+	podEvents, nodeEvents *rate.Limiter
 }
 
 // Events on pods are bounded, as those of client-go's older recorder are (a
@@ -52,7 +58,7 @@ func NewReporter(registerer prometheus.Registerer, recorder events.EventRecorder
 	r := &Reporter{
 		recorder:  recorder,
 		log:       log,
-		podEvents: rate.NewLimiter(rate.Every(podEventInterval), podEventsBurst),
+		podEvents: rate.NewLimiter(rate.Every(podEventInterval), podEventsBurst), nodeEvents: rate.NewLimiter(rate.Every(podEventInterval), podEventsBurst),
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "meshpdb_decisions_total",
 			Help: "Answers to requests that would disrupt a covered pod, or may, by path (see docs/paths.md), verdict (allowed, refused) and reason.",
@@ -116,8 +122,23 @@ func (r *Reporter) Answered(a Answer) {
 			// About no pod in particular, so that it becomes a series: one Event with a count,
 			// where the pods have one each.
 			r.recorder.Eventf(budget, nil, kind, event, "Disrupt", "%s", note(a.Sentence))
+			r.drainBlocked(a, budget)
 		}
 	}
+}
+
+// drainBlocked tells of a refusal on the node as well, if somebody drains it: the
+// eviction of a pod from a node that is cordoned. One series for each node and budget.
+func (r *Reporter) drainBlocked(a Answer, budget *corev1.ObjectReference) {
+	if a.Allowed || a.Path != paths.Eviction || a.Pod.Spec.NodeName == "" || r.Node == nil {
+		return
+	}
+	node := r.Node(a.Pod.Spec.NodeName)
+	if node == nil || !node.Spec.Unschedulable || !r.nodeEvents.Allow() {
+		return
+	}
+	about := reference(corev1.SchemeGroupVersion.WithKind("Node"), node)
+	r.recorder.Eventf(about, budget, corev1.EventTypeWarning, "DrainBlocked", "Evict", "%s", note(fmt.Sprintf("pod %s/%s cannot be evicted yet: %s", a.Pod.Namespace, a.Pod.Name, a.Sentence)))
 }
 
 // reference names an object without its version: Events of one object are a

@@ -11,6 +11,7 @@ import (
 	"github.com/go-logr/logr/funcr"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
@@ -172,6 +173,57 @@ func TestEvents(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who drains a node finds on it why it does not become empty.
+func TestABlockedDrainIsToldOnTheNode(t *testing.T) {
+	cordoned := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: "n1-uid"}, Spec: corev1.NodeSpec{Unschedulable: true}}
+	running := pod()
+	running.Spec.NodeName = "n1"
+	for name, c := range map[string]struct {
+		answer Answer
+		node   *corev1.Node
+		want   bool
+	}{
+		"drained":             {Answer{Path: paths.Eviction, Outcome: no}, cordoned, true},
+		"undecided":           {Answer{Path: paths.Eviction, Outcome: claim.Outcome{Undecidable: true, Sentence: "there is no room"}}, cordoned, true},
+		"not cordoned":        {Answer{Path: paths.Eviction, Outcome: no}, &corev1.Node{}, false},
+		"unknown":             {Answer{Path: paths.Eviction, Outcome: no}, nil, false},
+		"allowed":             {Answer{Path: paths.Eviction, Outcome: yes}, cordoned, false},
+		"deleted by somebody": {Answer{Path: paths.Deletion, Outcome: no}, cordoned, false},
+		"dry-run":             {Answer{Path: paths.Eviction, Outcome: no, DryRun: true}, cordoned, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, events, _, _ := newReporter(t)
+			asked := ""
+			r.Node = func(name string) *corev1.Node { asked = name; return c.node }
+			c.answer.Pod, c.answer.Budgets = running, []v1alpha1.MeshPodDisruptionBudget{budgetOf("b")}
+			r.Answered(c.answer)
+			const event = "n1<b Warning DrainBlocked Evict pod n/db-0 cannot be evicted yet: there is no room"
+			if got := slices.Contains(events.events, event); got != c.want || len(events.events) != 2 && !c.want && !c.answer.DryRun {
+				t.Errorf("got %q", events.events)
+			}
+			if c.want && asked != "n1" {
+				t.Errorf("node %q was looked at", asked)
+			}
+		})
+	}
+	t.Run("a storm", func(t *testing.T) {
+		r, events, _, _ := newReporter(t)
+		r.Node = func(string) *corev1.Node { return cordoned }
+		for range 500 {
+			r.Answered(Answer{Path: paths.Eviction, Outcome: no, Pod: running, Budgets: []v1alpha1.MeshPodDisruptionBudget{budgetOf("b")}})
+		}
+		told := 0
+		for _, e := range events.events {
+			if strings.Contains(e, "DrainBlocked") {
+				told++
+			}
+		}
+		if told < podEventsBurst || told > podEventsBurst+5 {
+			t.Errorf("%d Events on the node", told)
+		}
+	})
 }
 
 // A storm of requests must not become a storm of Events; the budget's are one series.
