@@ -32,6 +32,8 @@ var layers = map[string]int{
 	"pkg/roster": 1,
 	// Concurrency that knows nothing of the subject.
 	"pkg/batch": 2,
+	// Makes spans of what it is told.
+	"pkg/tracing": 2,
 	// Checks models of claim by running Spin; nobody imports it but its own command.
 	"pkg/claim/model":        2,
 	"pkg/claim/model/verify": 3,
@@ -56,6 +58,7 @@ var only = map[string][]string{
 	"go.etcd.io/etcd/":                  {"pkg/mesh", "pkg/simulation", "pkg/simulation/kvstore"},
 	"sigs.k8s.io/controller-runtime/":   {"pkg/ledger", "pkg/workload", "pkg/redrive", "pkg/admission", "pkg/controller", "pkg/simulation", "cmd/meshpdb-controller"},
 	"github.com/prometheus/":            {"pkg/mesh", "pkg/redrive", "pkg/admission", "pkg/controller", "cmd/meshpdb-controller"},
+	"go.opentelemetry.io/":              {"pkg/tracing"},
 	"github.com/meshpdb/meshpdb/e2e":    {},
 	"github.com/google/uuid":            {"cmd/meshpdb-controller"},
 	"github.com/anishathalye/":          {"pkg/history"},

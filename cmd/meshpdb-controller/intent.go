@@ -5,22 +5,22 @@ import (
 
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
-	webhookadmission "sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/meshpdb/meshpdb/pkg/admission"
+	"github.com/meshpdb/meshpdb/pkg/tracing"
 	"github.com/meshpdb/meshpdb/pkg/workload"
 )
 
 // setUpIntents serves the webhook of what covered pods live by.
-func setUpIntents(mgr ctrl.Manager, o options, pods *workload.Workload, running *workload.Pods) error {
+func setUpIntents(mgr ctrl.Manager, o options, pods *workload.Workload, running *workload.Pods, tracer *tracing.Tracer) error {
 	log := ctrl.Log.WithName("intent")
 	reporter, err := admission.NewIntentReporter(metrics.Registry, mgr.GetEventRecorder("meshpdb-controller"), log)
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
-	mgr.GetWebhookServer().Register("/validate-intent", &webhookadmission.Webhook{Handler: &admission.Intents{
+	mgr.GetWebhookServer().Register("/validate-intent", webhookOf(tracer, "intent", &admission.Intents{
 		Dependents: &workload.Dependents{Workload: pods, Running: running, Cluster: o.clusterName, Protected: o.protectedNamespaces()},
 		Answered:   reporter.Answered, Log: log,
-	}})
+	}))
 	return nil
 }

@@ -26,11 +26,7 @@ func registerAll(registerer prometheus.Registerer, all ...prometheus.Collector) 
 // ownMetrics tell of this process: what it is, whether it can decide, and how
 // long the certificate lasts that API servers know it by.
 func ownMetrics(o options, ready func() error) []prometheus.Collector {
-	info, _ := debug.ReadBuildInfo()
-	version, goVersion := "unknown", "unknown"
-	if info != nil {
-		version, goVersion = info.Main.Version, info.GoVersion
-	}
+	version, goVersion := versions()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "meshpdb_build_info", Help: "Always 1; labelled with the cluster's name in Cilium, the version of meshpdb and that of Go.",
 		ConstLabels: prometheus.Labels{"cluster": o.clusterName, "version": version, "goversion": goVersion},
@@ -45,6 +41,14 @@ func ownMetrics(o options, ready func() error) []prometheus.Collector {
 		return 1
 	})
 	return []prometheus.Collector{build, decides, newCertificate(filepath.Join(o.webhookCerts, "tls.crt"))}
+}
+
+// versions returns those of meshpdb and of Go.
+func versions() (own, goVersion string) {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version, info.GoVersion
+	}
+	return "unknown", "unknown"
 }
 
 // certificate is a serving certificate, looked at when it is scraped: it is renewed in place.

@@ -27,6 +27,8 @@ type options struct {
 	pprof           string
 	decisionTimeout time.Duration
 	preemption      string
+	tracingEndpoint string
+	tracingRate     int
 }
 
 // What to make of the scheduler's preemptions.
@@ -67,6 +69,8 @@ func (o *options) flags(f *flag.FlagSet) {
 	f.StringVar(&o.probes, "health-probe-bind-address", o.probes, "Address to serve /healthz and /readyz on")
 	f.StringVar(&o.pprof, "pprof-bind-address", o.pprof, "Address to serve Go's profiles on, under /debug/pprof/; empty serves none. They show what is in memory: bind it to localhost")
 	f.StringVar(&o.preemption, "preemption", o.preemption, "What budgets make of pods that the scheduler preempts: Account lets them go, as native budgets do in the end; Enforce refuses what would break the budget")
+	f.StringVar(&o.tracingEndpoint, "tracing-endpoint", o.tracingEndpoint, "host:port of an OpenTelemetry receiver (OTLP by gRPC, without TLS) of traces; empty traces nothing, unless OTEL_EXPORTER_OTLP_ENDPOINT is set in the environment")
+	f.IntVar(&o.tracingRate, "tracing-sampling-rate-per-million", o.tracingRate, "How many of a million requests are traced that come without a trace context; those that come with one, as from a kube-apiserver that traces, follow its sampling")
 	f.DurationVar(&o.decisionTimeout, "decision-timeout", o.decisionTimeout, "Deadline of a decision; it must stay below the webhooks' timeoutSeconds")
 }
 
@@ -79,6 +83,9 @@ func (o *options) validate() error {
 	}
 	if o.preemption != preemptionAccount && o.preemption != preemptionEnforce {
 		return fmt.Errorf("--preemption %q: must be %s or %s", o.preemption, preemptionAccount, preemptionEnforce)
+	}
+	if o.tracingRate < 0 || o.tracingRate > 1_000_000 {
+		return fmt.Errorf("--tracing-sampling-rate-per-million %d: must lie between 0 and 1000000", o.tracingRate)
 	}
 	if _, _, err := o.webhookAddress(); err != nil {
 		return err

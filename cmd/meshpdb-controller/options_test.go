@@ -15,6 +15,8 @@ func TestOptions(t *testing.T) {
 		{"--cluster-name=c1 --preemption=enforce", `--preemption "enforce": must be Account or Enforce`},
 		{"", "--cluster-name is required"},
 		{"--cluster-name=c1 --decision-timeout=9s", "--decision-timeout 9s: must lie between"},
+		{"--cluster-name=c1 --tracing-endpoint=otel:4317 --tracing-sampling-rate-per-million=1000000", ""},
+		{"--cluster-name=c1 --tracing-sampling-rate-per-million=1000001", "--tracing-sampling-rate-per-million 1000001: must lie between"},
 		{"--cluster-name=c1 --webhook-bind-address=x", "--webhook-bind-address"},
 	} {
 		o := defaults()

@@ -24,7 +24,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
-	webhookadmission "sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/meshpdb/meshpdb/pkg/admission"
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
@@ -35,6 +34,7 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/mesh"
 	"github.com/meshpdb/meshpdb/pkg/publish"
 	"github.com/meshpdb/meshpdb/pkg/redrive"
+	"github.com/meshpdb/meshpdb/pkg/tracing"
 	"github.com/meshpdb/meshpdb/pkg/workload"
 )
 
@@ -78,13 +78,17 @@ func run(ctx context.Context, o options) error {
 	synced := &atomic.Bool{}
 	ready := func() error { return readiness(synced, m) }
 	probe := &probe{ready: ready, synced: synced, started: time.Now()}
-	if err := setUpAdmission(mgr, o, m, pods, ledgers, registry, ready); err != nil {
+	tracer, err := setUpTracing(ctx, mgr, o)
+	if err != nil {
+		return err
+	}
+	if err := setUpAdmission(mgr, o, m, pods, ledgers, registry, ready, tracer); err != nil {
 		return err
 	}
 	if err := setUpMetrics(mgr, o, m, ledgers, ready); err != nil {
 		return err
 	}
-	if err := setUpIntents(mgr, o, pods, running); err != nil {
+	if err := setUpIntents(mgr, o, pods, running, tracer); err != nil {
 		return err
 	}
 	if err := setUpControllers(mgr, o, m, pods, ledgers, registry, controller.Sources{Kicks: kicks, Pods: running}); err != nil {
@@ -164,12 +168,13 @@ func (o *options) discovery() *mesh.Discovery {
 	return &mesh.Discovery{ServerName: o.service + "." + o.namespace + ".svc"}
 }
 
-func setUpAdmission(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Workload, ledgers *ledger.Ledgers, registry *ledger.Registry, ready func() error) error {
+func setUpAdmission(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Workload, ledgers *ledger.Ledgers, registry *ledger.Registry, ready func() error, tracer *tracing.Tracer) error {
 	log := ctrl.Log.WithName("admission")
 	reporter, err := admission.NewReporter(metrics.Registry, mgr.GetEventRecorder("meshpdb-controller"), log)
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
+	reporter.Node = func(name string) *corev1.Node { return cachedNode(mgr.GetClient(), name) }
 	ledgers.Wrote = reporter.Write
 	ledgers.Informed = func(namespace string) *v1alpha1.DisruptionLedger {
 		var object v1alpha1.DisruptionLedger
@@ -178,10 +183,14 @@ func setUpAdmission(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Wo
 		}
 		return &object
 	}
-	decider, err := decide.New(decide.Config{
+	config := decide.Config{
 		Cluster: o.clusterName, Replica: controllerName(), Ledger: ledgers, Registry: registry, Own: m.Own(), Clusters: clusters{m}, Scopes: pods,
 		NewID: uuid.NewString, Timeout: o.decisionTimeout, Observe: reporter.Phase, Round: reporter.Round, Log: log,
-	})
+	}
+	if tracer != nil {
+		config.Trace = tracer.Phase
+	}
+	decider, err := decide.New(config)
 	if err != nil {
 		return err
 	}
@@ -190,14 +199,26 @@ func setUpAdmission(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Wo
 		Cluster: o.clusterName, Decider: guarded(decider), Pods: pods, Ready: ready, Answered: reporter.Answered, Log: log,
 		Facts: facts{pods, admission.Reviewer{Client: mgr.GetClient()}}, EnforcePreemption: o.preemption == preemptionEnforce,
 	}
-	server.Register("/validate", &webhookadmission.Webhook{Handler: &admission.Handler{Config: desk}})
-	server.Register("/mutate", &webhookadmission.Webhook{Handler: &admission.Precondition{Config: desk}})
+	server.Register("/validate", webhookOf(tracer, "validate", &admission.Handler{Config: desk}))
+	server.Register("/mutate", webhookOf(tracer, "mutate", &admission.Precondition{Config: desk}))
 	// Clean-ups of the last decisions end before the process does.
 	return mgr.Add(everywhere{func(ctx context.Context) error {
 		<-ctx.Done()
 		decider.Close()
 		return nil
 	}})
+}
+
+// cachedNode returns a node as the informer shows it; nil if it shows none, or is not in step.
+func cachedNode(cached client.Reader, name string) *corev1.Node {
+	// The informer is in step before the first decision, and then answers from memory.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	var node corev1.Node
+	if cached.Get(ctx, client.ObjectKey{Name: name}, &node) != nil {
+		return nil
+	}
+	return &node
 }
 
 // setUpMetrics registers what is read when it is scraped.

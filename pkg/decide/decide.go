@@ -102,6 +102,9 @@ type Config struct {
 	Patience time.Duration
 	// Observe is told each step and its duration, with the context of the request; optional.
 	Observe func(ctx context.Context, step string, took time.Duration)
+	// Trace, if not nil, begins the span of a step, or of the read of one cluster within
+	// it; what it returns ends it, and is told why the cluster could not be read, if so.
+	Trace func(ctx context.Context, step, cluster string) (context.Context, func(problem string))
 	// Round is told how many decisions shared a round of reads; optional.
 	Round func(decisions int)
 	// Random returns a number in [0, 1), for pauses that break a rhythm. Default
@@ -263,10 +266,22 @@ func (d *Decider) run(ctx context.Context, r Request, ticket uint64) claim.Outco
 			continue
 		}
 		start := time.Now()
-		d.perform(ctx, step, a, r)
+		stepCtx, end := d.trace(ctx, step.String(), "")
+		d.perform(stepCtx, step, a, r)
+		end("")
 		d.config.Observe(ctx, step.String(), time.Since(start))
 	}
 }
+
+// trace begins a span if anybody wants one.
+func (d *Decider) trace(ctx context.Context, step, cluster string) (context.Context, func(problem string)) {
+	if d.config.Trace == nil {
+		return ctx, untraced
+	}
+	return d.config.Trace(ctx, step, cluster)
+}
+
+func untraced(string) {}
 
 func (d *Decider) perform(ctx context.Context, step claim.Step, a *claim.Attempt, r Request) {
 	switch step {

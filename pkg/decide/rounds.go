@@ -61,6 +61,7 @@ func (d *Decider) readAll(ctx context.Context, clusters []string, q Query) []cla
 	var reads sync.WaitGroup
 	for i, c := range clusters {
 		reads.Go(func() {
+			ctx, end := d.trace(ctx, "ReadCluster", c)
 			s, err := d.shared.reads.Call(ctx, store{cluster: c, namespace: q.Namespace}, q)
 			if err != nil {
 				// What the cluster stated last still binds (B03).
@@ -71,6 +72,7 @@ func (d *Decider) readAll(ctx context.Context, clusters []string, q Query) []cla
 				s.Invalid = "its kvstore does not answer in time"
 			}
 			snapshots[i] = s
+			end(s.Invalid)
 		})
 	}
 	reads.Wait()
