@@ -30,6 +30,9 @@ type Cluster struct {
 	Etcd string
 	// APIServer is kube-apiserver, and KubeEtcd the etcd behind it, which keeps what it was given when it is killed.
 	APIServer, KubeEtcd *Part
+	// ControllerManager is kube-controller-manager, nil in a Bare sandbox. Nothing tells when it is ready: it counts as
+	// started as soon as it runs.
+	ControllerManager *Part
 	// Client and Config are the administrator's.
 	Client kubernetes.Interface
 	Config *rest.Config
@@ -123,7 +126,7 @@ func (c *Cluster) startControlPlane(ctx context.Context, bootstrapped chan<- str
 		return err
 	}
 	if !c.mesh.options.Bare {
-		if err := c.startControllerManager(); err != nil {
+		if err := c.startControllerManager(ctx); err != nil {
 			return err
 		}
 	}

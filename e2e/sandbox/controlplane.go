@@ -113,12 +113,12 @@ func (c *Cluster) writeServerFiles() error {
 }
 
 // startControllerManager runs all of its default controllers, each as its own service account.
-func (c *Cluster) startControllerManager() error {
+func (c *Cluster) startControllerManager(ctx context.Context) error {
 	kubeconfig, err := c.kubeconfigFor("kube-controller-manager", subject{name: "system:kube-controller-manager"})
 	if err != nil {
 		return err
 	}
-	_, err = c.mesh.launcher.start(c.component("kube-controller-manager",
+	c.ControllerManager, err = c.launch(ctx, c.component("kube-controller-manager",
 		"--kubeconfig="+kubeconfig,
 		"--secure-port=0",
 		"--leader-elect=false", // there is one, and waiting for the lease costs seconds
@@ -127,7 +127,7 @@ func (c *Cluster) startControllerManager() error {
 		"--root-ca-file="+filepath.Join(c.dir, "pki", "ca.crt"),
 		"--node-monitor-period=1s", "--node-monitor-grace-period="+c.mesh.options.NodeGrace.String(),
 		fmt.Sprintf("--kube-api-qps=%d", clientQPS), fmt.Sprintf("--kube-api-burst=%d", clientBurst),
-	))
+	), nil)
 	return err
 }
 

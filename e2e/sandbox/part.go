@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"fmt"
+	"slices"
 	"syscall"
 )
 
@@ -10,13 +11,14 @@ import (
 type Part struct {
 	cluster *Cluster
 	command command
-	probe   func(context.Context) error
-	process *process // guarded by cluster.mu
+	flags   []string                    // of command, those of a Restart left out
+	probe   func(context.Context) error // nil if nobody can tell whether it is ready
+	process *process                    // guarded by cluster.mu
 }
 
-// launch starts a part for the first time and waits until it is ready.
+// launch starts a part for the first time and waits until it is ready, if there is a probe.
 func (c *Cluster) launch(ctx context.Context, command command, probe func(context.Context) error) (*Part, error) {
-	p := &Part{cluster: c, command: command, probe: probe}
+	p := &Part{cluster: c, command: command, flags: command.args, probe: probe}
 	return p, p.Start(ctx)
 }
 
@@ -32,7 +34,17 @@ func (p *Part) Start(ctx context.Context) error {
 	p.cluster.mu.Lock()
 	p.process = started
 	p.cluster.mu.Unlock()
+	if p.probe == nil {
+		return nil
+	}
 	return started.awaitReady(ctx, p.probe)
+}
+
+// Restart kills a part and starts it with other arguments beside those that the sandbox sets, which they override.
+func (p *Part) Restart(ctx context.Context, args ...string) error {
+	p.Kill()
+	p.command.args = slices.Concat(p.flags, args)
+	return p.Start(ctx)
 }
 
 // Kill ends the part as a crash would. What it has on disk stays.
