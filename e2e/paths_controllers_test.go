@@ -27,7 +27,6 @@ var pathsOfControllers = map[string]func(*testing.T){
 	"namespace deleted":      pathNamespaceDeleted,
 	"job":                    pathJob,
 	"custom owner":           pathCustomOwner,
-	"one account for all":    pathOneAccount,
 	"replicationcontroller":  pathReplicationController,
 }
 

@@ -27,13 +27,15 @@ var pathsOfNodes = map[string]func(*testing.T){
 	"taint of a failed node": pathFailedNode,
 	"node deleted":           pathNodeDeleted,
 	"preemption":             pathPreemption,
+	"device tainted":         pathDeviceTaint,
 	"killed by the kubelet":  pathKilledByKubelet,
 }
 
 const (
-	taintManager = "system:serviceaccount:kube-system:node-controller"
-	scheduler    = "system:kube-scheduler"
-	podGC        = "system:serviceaccount:kube-system:pod-garbage-collector"
+	taintManager       = "system:serviceaccount:kube-system:node-controller"
+	deviceTaintManager = "system:serviceaccount:kube-system:device-taint-eviction-controller"
+	scheduler          = "system:kube-scheduler"
+	podGC              = "system:serviceaccount:kube-system:pod-garbage-collector"
 )
 
 // pathTaint: somebody wants a node empty that works. The taint manager is

@@ -181,24 +181,3 @@ func defineRings(t *testing.T, client dynamic.Interface) dynamic.NamespaceableRe
 	}
 	return client.Resource(schema.GroupVersionResource{Group: "rows.meshpdb.io", Version: "v1", Resource: "rings"})
 }
-
-// pathOneAccount: without --use-service-account-credentials all controllers
-// are one user. The sandbox runs kube-controller-manager with it, so its
-// certificate asks here by hand.
-func pathOneAccount(t *testing.T) {
-	w := budgeted(t, "rows-account", 1, maxUnavailable(1))
-	c1 := mesh.clusters[0]
-	before := decided(t)
-	exhaust(t, w, mesh.clusters[1])
-	for path, user := range map[paths.Path]string{
-		paths.ControlPlane: "system:kube-controller-manager",
-		paths.DeviceTaint:  "system:serviceaccount:kube-system:device-taint-eviction-controller",
-	} {
-		pod := firstPod(t, w, c1)
-		if err := as(t, c1, user, "system:masters").CoreV1().Pods(w.Namespace).Delete(t.Context(), pod.Name, metav1.DeleteOptions{}); err != nil {
-			t.Errorf("%s: %v", user, err)
-		}
-		wantGone(t, c1, w.Namespace, pod.Name, string(pod.UID))
-		wantDecided(t, before, 1, path, "allowed", "Accounted")
-	}
-}

@@ -23,10 +23,11 @@ import (
 )
 
 // TestPaths goes along every path of the table of package paths, each with the
-// caller that the table names, unless its comment says otherwise. Each looks at what the caller
+// caller that the table names. Each looks at what the caller
 // saw, at whether anything was left hanging, at the bound, and at the path's metric.
 //
-// They run side by side, in namespaces and on nodes of their own. The metric
+// They run side by side, in namespaces and on nodes of their own, but for those that
+// change a cluster for everybody, which run alone. The metric
 // has neither, so each waits for at least what it caused; what must never be
 // counted is looked at when all are done.
 func TestPaths(t *testing.T) {
@@ -44,6 +45,15 @@ func TestPaths(t *testing.T) {
 					rows[name](t)
 				})
 			}
+		}
+	})
+	t.Run("alone", func(t *testing.T) {
+		total += len(pathsAlone)
+		for _, name := range slices.Sorted(maps.Keys(pathsAlone)) {
+			t.Run(name, func(t *testing.T) {
+				ran.Add(1)
+				pathsAlone[name](t)
+			})
 		}
 	})
 	after := decided(t)

@@ -24,7 +24,7 @@ the namespace, the pod), never by the pod's condition DisruptionTarget. Let thro
 	b.WriteString(`
 The first column is the label ` + "`path`" + ` of the metric meshpdb_decisions_total. A refusal is HTTP 429 with cause DisruptionBudget, in the words of the budget's decision, and is never a Retry-After but for the scheduler.
 “Accounted” means that an Event, a metric and the log tell of it, and that the pod counts as unavailable from its deletion on.
-TestPaths in e2e goes along every row on real clusters, with the real caller where the sandbox has one.
+TestPaths in e2e goes along every row on real clusters, with the real caller; kwok stands for the kubelets.
 
 ## What a person may do about a budget that is in the way
 
