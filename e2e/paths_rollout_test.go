@@ -12,9 +12,8 @@ import (
 	"github.com/meshpdb/meshpdb/e2e/scenario"
 )
 
-// backOffTime is how long a controller may sit in its back-off after budget
-// has freed, and what a busy machine adds.
-const backOffTime = 7 * time.Second
+// backOffTime is how long a controller may sit in its back-off after budget has freed.
+const backOffTime = 5 * time.Second
 
 // pathRolloutEverywhere: a rollout in all clusters at once takes one pod at a
 // time, completes, and no controller oversleeps free budget in its back-off.
