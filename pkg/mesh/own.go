@@ -230,6 +230,29 @@ func (o *Own) DeleteClaim(ctx context.Context, name string, c claim.Claim) error
 	return nil
 }
 
+// DeleteClaims is DeleteClaim for claims that go together, up to 100 of them in
+// one transaction: every controller of the mesh hears of them at once.
+func (o *Own) DeleteClaims(ctx context.Context, name string, claims []claim.Claim) error {
+	i, err := o.instance(name)
+	if err != nil {
+		return err
+	}
+	keys := map[string]struct{}{}
+	for _, c := range claims {
+		keys[o.claimKey(c)] = struct{}{}
+	}
+	for part := range slices.Chunk(slices.Sorted(maps.Keys(keys)), txnSize) {
+		ops := make([]clientv3.Op, 0, len(part))
+		for _, key := range part {
+			ops = append(ops, clientv3.OpDelete(key))
+		}
+		if _, err := i.client.Txn(ctx).Then(ops...).Commit(); err != nil {
+			return fmt.Errorf("delete %d claims from %s: %w", len(claims), name, unreachable(err))
+		}
+	}
+	return nil
+}
+
 // PutIncarnation begins a new life of the instance (R1 a): every earlier
 // publisher is fenced from here on.
 func (o *Own) PutIncarnation(ctx context.Context, name string, incarnation wire.Incarnation) error {

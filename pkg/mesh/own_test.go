@@ -92,10 +92,8 @@ func TestOwnClaims(t *testing.T) {
 	if err := own.WriteClaims(ctx, s.address, append(many, claim.Claim{ID: "x", Namespace: "shop"})); err == nil {
 		t.Error("a claim without UID was written among others")
 	}
-	for _, m := range many {
-		if err := own.DeleteClaim(ctx, s.address, m); err != nil {
-			t.Fatal(err)
-		}
+	if err := own.DeleteClaims(ctx, s.address, many); err != nil || len(s.prefix()) != 2 {
+		t.Errorf("%d claims are left, %v", len(s.prefix()), err)
 	}
 	c.State = claim.Granted
 	if err := own.WriteClaim(ctx, s.address, c); err != nil || !strings.Contains(s.get(ownPrefix+"claims/shop/c-1"), `"state":"Granted"`) {
@@ -128,6 +126,7 @@ func TestOwnClaims(t *testing.T) {
 	for what, err := range map[string]error{
 		"WriteClaim":     own.WriteClaim(ctx, unknown, c),
 		"DeleteClaim":    own.DeleteClaim(ctx, unknown, c),
+		"DeleteClaims":   own.DeleteClaims(ctx, unknown, many),
 		"PutIncarnation": own.PutIncarnation(ctx, unknown, life("life-1")),
 		"Publish":        own.Publish(ctx, unknown, life("life-1"), nil),
 		"PutMarker":      own.PutMarker(ctx, unknown, life("life-1")),

@@ -29,6 +29,8 @@ type Store interface {
 	Retire(ctx context.Context, instance string) (bool, error)
 	WriteClaim(ctx context.Context, instance string, c claim.Claim) error
 	DeleteClaim(ctx context.Context, instance string, c claim.Claim) error
+	// DeleteClaims is DeleteClaim for several at once, all or none of 100.
+	DeleteClaims(ctx context.Context, instance string, claims []claim.Claim) error
 }
 
 // Registry is the durable list of instances that claimants write to.

@@ -320,6 +320,14 @@ func (s *site) WriteClaim(ctx context.Context, instance string, c claim.Claim) e
 	return nil
 }
 
+func (s *site) DeleteClaims(ctx context.Context, instance string, claims []claim.Claim) error {
+	var failures []error
+	for _, c := range claims {
+		failures = append(failures, s.DeleteClaim(ctx, instance, c))
+	}
+	return errors.Join(failures...)
+}
+
 func (s *site) DeleteClaim(ctx context.Context, instance string, c claim.Claim) error {
 	if err := s.call(ctx, "DeleteClaim %s %s", instance, c.ID); err != nil {
 		return err

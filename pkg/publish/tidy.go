@@ -71,25 +71,28 @@ func (t *tidier) reap(ctx context.Context, claims []claim.Claim) {
 // so that they share a durable write.
 func (t *tidier) end(ctx context.Context, claims []claim.Claim, what string, move func(context.Context, claim.Claim) (bool, error)) []claim.Claim {
 	var mu sync.Mutex
-	var gone []claim.Claim
+	var gone, ended []claim.Claim
 	var moves sync.WaitGroup
 	for _, c := range claims {
 		moves.Go(func() {
-			ended, err := move(ctx, c)
+			moved, err := move(ctx, c)
 			if err != nil {
 				t.config.Log.Error(err, "end claim", "claim", c.ID, "pod", c.Pod)
 				return
 			}
-			if ended {
-				t.config.Log.Info(what, "claim", c.ID, "pod", c.Pod)
-				t.erase(ctx, c)
-			}
 			mu.Lock()
 			defer mu.Unlock()
 			gone = append(gone, c)
+			if moved {
+				t.config.Log.Info(what, "claim", c.ID, "pod", c.Pod)
+				ended = append(ended, c)
+			}
 		})
 	}
 	moves.Wait()
+	if len(ended) > 0 {
+		t.erase(ctx, ended)
+	}
 	return gone
 }
 
@@ -182,14 +185,14 @@ func (p *Publisher) shownBy() shown {
 	return all
 }
 
-// erase deletes a claim that the ledger no longer holds from all instances;
+// erase deletes claims that the ledger no longer holds from all instances;
 // what fails is found by compare.
-func (t *tidier) erase(ctx context.Context, c claim.Claim) {
+func (t *tidier) erase(ctx context.Context, claims []claim.Claim) {
 	var deletions sync.WaitGroup
 	for _, name := range t.config.Store.Instances() {
 		deletions.Go(func() {
-			if err := t.config.Store.DeleteClaim(ctx, name, c); err != nil {
-				t.config.Log.V(1).Info("claim not deleted from instance yet", "claim", c.ID, "instance", name, "cause", err.Error())
+			if err := t.config.Store.DeleteClaims(ctx, name, claims); err != nil {
+				t.config.Log.V(1).Info("claims not deleted from instance yet", "claims", len(claims), "instance", name, "cause", err.Error())
 			}
 		})
 	}
