@@ -98,9 +98,11 @@ func (e *exhibit) sameOrder(other *exhibit) bool {
 	return slices.EqualFunc(e.Pods, other.Pods, func(a, b wire.Pod) bool { return a.UID == b.UID })
 }
 
+// sameAt reports whether two records of a pod need not be told apart. Nobody asks
+// for the addresses of a pod that is not available: they come with its availability.
 func (e *exhibit) sameAt(i int, other *exhibit, j int) bool {
 	a, b := &e.Pods[i], &other.Pods[j]
-	return e.states[i] == other.states[j] && a.Name == b.Name && slices.Equal(a.IPs, b.IPs)
+	return e.states[i] == other.states[j] && a.Name == b.Name && (e.states[i] != wire.Available || slices.Equal(a.IPs, b.IPs))
 }
 
 // changes makes the values of records, empty for those that are not shown any

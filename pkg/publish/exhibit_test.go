@@ -101,6 +101,8 @@ func TestDifferences(t *testing.T) {
 	}
 	moved := show(1, "a", "b")
 	moved.Pods[1].IPs = []string{"10.0.0.2"}
+	movedAway := show(1, "a", "bNotReady")
+	movedAway.Pods[1].IPs = []string{"10.0.0.2"}
 	for name, c := range map[string]struct {
 		old, fresh *exhibit
 		want       string
@@ -112,6 +114,8 @@ func TestDifferences(t *testing.T) {
 		"the budget":        {show(1, "a"), show(2, "a"), "[{n/b }]"},
 		"one state":         {show(1, "a", "b"), show(1, "a", "bNotReady"), "[{n/b b}]"},
 		"one address":       {show(1, "a", "b"), moved, "[{n/b b}]"},
+		"of one not ready":  {show(1, "a", "bNotReady"), movedAway, "[]"},
+		"and it is ready":   {movedAway, moved, "[{n/b b}]"},
 		"another order":     {show(1, "a", "b"), show(1, "b", "a"), "[]"},
 		"one comes":         {show(1, "a"), show(1, "a", "b"), "[{n/b b}]"},
 		"one goes":          {show(1, "a", "b"), show(1, "b"), "[{n/b a}]"},
