@@ -220,6 +220,9 @@ func (s *shard) swap(ctx context.Context, ledger claim.Ledger) error {
 	if object.ResourceVersion == "" {
 		err = s.ledgers.client.Create(ctx, object)
 	} else {
+		// This clears them, and the API server then compares no fields at any write: nobody applies a
+		// ledger, for which alone it would keep account of who owns what.
+		object.ManagedFields = []metav1.ManagedFieldsEntry{{}}
 		err = s.ledgers.client.Update(ctx, object)
 	}
 	if err == nil {

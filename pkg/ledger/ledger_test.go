@@ -122,6 +122,9 @@ func TestObject(t *testing.T) {
 	if object.Ticket != 5 || len(object.Claims) != 1 || fmt.Sprintf("%+v", object.Claims[0]) != fmt.Sprintf("%+v", want) {
 		t.Errorf("got %d %+v, want %+v", object.Ticket, object.Claims, want)
 	}
+	if len(object.ManagedFields) > 0 {
+		t.Errorf("the API server keeps account of who owns which field, at every write: %v", object.ManagedFields)
+	}
 	c.State, c.Ticket, c.Seq = claim.Granted, 5, 1
 	claims, err := ledger.New(server, "c1").Claims(t.Context(), namespace)
 	if err != nil || fmt.Sprintf("%+v", claims) != fmt.Sprintf("%+v", []claim.Claim{c}) {
