@@ -33,7 +33,12 @@ func (r *Ledgers) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Res
 	if err := r.Client.Get(ctx, request.NamespacedName, &ledger); err != nil || len(ledger.Claims) > 0 {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	err := r.Live.Get(ctx, types.NamespacedName{Name: ledger.Name}, &corev1.Namespace{})
+	name := types.NamespacedName{Name: ledger.Name}
+	if r.Client.Get(ctx, name, &corev1.Namespace{}) == nil {
+		// When the informer hears that it is gone, the ledger is looked at again.
+		return ctrl.Result{}, nil
+	}
+	err := r.Live.Get(ctx, name, &corev1.Namespace{})
 	if err == nil {
 		return ctrl.Result{}, nil
 	}

@@ -60,3 +60,31 @@ func TestLedgersOfGoneNamespaces(t *testing.T) {
 		})
 	}
 }
+
+// The informer's word that a namespace stands is enough; that it is gone is not.
+func TestLedgersAskTheInformerFirst(t *testing.T) {
+	for name, c := range map[string]struct {
+		informed, live []client.Object
+		asked          int
+		calls          string
+	}{
+		"it stands":                      {informed: []client.Object{namespace("n")}, live: []client.Object{namespace("n")}, calls: "[]"},
+		"it is gone, not heard of yet":   {informed: []client.Object{namespace("n")}, calls: "[]"},
+		"it is new, not heard of yet":    {live: []client.Object{namespace("n")}, asked: 1, calls: "[]"},
+		"it is gone, and that was heard": {asked: 1, calls: "[delete n]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ledger := &v1alpha1.DisruptionLedger{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "u"}}
+			h, live := newHall(t, append(c.informed, ledger)...), newHall(t, c.live...)
+			asked := 0
+			live.before["getv1.Namespace"] = func() error { asked++; return nil }
+			if _, err := (&Ledgers{Client: h, Live: live}).Reconcile(t.Context(), ctrl.Request{NamespacedName: types.NamespacedName{Name: "n"}}); err != nil {
+				t.Error(err)
+			}
+			expect(t, "calls", fmt.Sprint(h.taken()), c.calls)
+			if asked != c.asked {
+				t.Errorf("the API server was asked %d times, want %d", asked, c.asked)
+			}
+		})
+	}
+}
