@@ -32,7 +32,7 @@ func (w *world) act() {
 		{w.cut, func() { i.cutLocal = w.rand.IntN(6) == 0; i.cutRemote = w.rand.IntN(6) == 0 }},
 		{w.kill, func() { w.killOne(c) }},
 		{w.flap, func() { w.flapOne(c) }},
-		{flag(w.joins || w.tightens), func() { c.configure() }},
+		{sometimes(w.joins || w.tightens), func() { c.configure() }},
 		{w.grow, func() { c.resize() }},
 	}
 	total := 0
@@ -48,7 +48,7 @@ func (w *world) act() {
 	}
 }
 
-func flag(on bool) int {
+func sometimes(on bool) int {
 	if on {
 		return 2
 	}

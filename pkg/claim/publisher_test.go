@@ -57,7 +57,9 @@ func (b *publisher) advance(i *instance) {
 		b.deregister(i, func() { s.busy = false; b.forget(i) })
 		return
 	}
-	b.trace("%s restores %s: step %d", b.name, i.name, s.restore.Next())
+	if b.traced {
+		b.trace("%s restores %s: step %d", b.name, i.name, s.restore.Next())
+	}
 	switch b.reordered(s.restore.Next()) {
 	case PutIncarnation:
 		incarnation := s.restore.Incarnation()

@@ -11,7 +11,7 @@ import (
 func simulate(s scenario, trace func(string, ...any)) (stats, error) {
 	w := newWorld(s)
 	if trace != nil {
-		w.trace = trace
+		w.trace, w.traced = trace, true
 	}
 	w.start()
 	for range s.steps {

@@ -187,14 +187,21 @@ func (c contest) run() (rounds int, idle time.Duration) {
 		rounds++
 		return true
 	}
+	politely := make([]string, c.polite)
+	for i := range politely {
+		politely[i] = fmt.Sprint("polite-", i)
+	}
+	eager, evicted := "", -1
 	for tick := 0; len(served) < c.polite && rounds < contestLimit; tick++ {
 		now = noon.Add(time.Duration(tick) * contestTick)
 		if tick%5 == 0 {
 			// An evicted pod's successor is another pod.
-			asks(near, told, fmt.Sprint("eager-", rounds), uint64(2+rounds))
+			if evicted != rounds {
+				eager, evicted = fmt.Sprint("eager-", rounds), rounds
+			}
+			asks(near, told, eager, uint64(2+rounds))
 		}
-		for i := range c.polite {
-			uid := fmt.Sprint("polite-", i)
+		for i, uid := range politely {
 			period := int(c.period / contestTick)
 			if !served[uid] && tick%period == (110+190*i)%period && asks(far, nil, uid, 1) {
 				served[uid] = true

@@ -25,6 +25,8 @@ type world struct {
 	stats    stats
 	serial   int
 	trace    func(format string, args ...any)
+	// traced: somebody reads the trace.
+	traced bool
 	// settled ends the simulated environment: only pending events remain to run.
 	settled bool
 }

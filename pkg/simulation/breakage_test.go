@@ -81,7 +81,7 @@ func breakages() []broken {
 	wiped := func(s *Scenario) { busy(s); often(s, Wipe, 3*time.Second) }
 	two := func(s *Scenario) { busy(s); s.Instances = 2; often(s, Reset, 2*time.Second) }
 	return []broken{
-		{"R1 c", "claims are not listed", 60, 2, wiped, func(_ *process, was seams) seams {
+		{"R1 c", "claims are not listed", 60, 3, wiped, func(_ *process, was seams) seams {
 			s := was
 			s.ledger = noClaims{s.ledger}
 			return s
@@ -99,7 +99,7 @@ func breakages() []broken {
 			})
 			return s
 		}},
-		{"R2", "an instance that cannot be written is passed over", 200, 22, func(s *Scenario) { two(s); s.Lose = 60 }, func(_ *process, was seams) seams {
+		{"R2", "an instance that cannot be written is passed over", 200, 171, func(s *Scenario) { two(s); s.Lose = 60 }, func(_ *process, was seams) seams {
 			s := was
 			s.own = writes{s.own, func(ctx context.Context, i string, claims []claim.Claim) error {
 				_ = was.own.WriteClaims(ctx, i, claims)
@@ -117,7 +117,7 @@ func breakages() []broken {
 			}}
 			return s
 		}},
-		{"R3", "a snapshot without a marker is believed", 100, 5, wiped, func(p *process, was seams) seams {
+		{"R3", "a snapshot without a marker is believed", 100, 9, wiped, func(p *process, was seams) seams {
 			s := was
 			s.clusters = reads3{s.clusters, func(ctx context.Context, cluster string, q decide.Query) claim.Snapshot {
 				snapshot := was.clusters.Snapshot(ctx, cluster, q)
@@ -142,7 +142,7 @@ func breakages() []broken {
 			}}
 			return s
 		}},
-		{"R6", "a grant need not be acknowledged", 50, 2, func(s *Scenario) { busy(s); s.Lose = 60 }, func(_ *process, was seams) seams {
+		{"R6", "a grant need not be acknowledged", 50, 13, func(s *Scenario) { busy(s); s.Lose = 60 }, func(_ *process, was seams) seams {
 			s := was
 			s.ledger = grantsAnyway{s.ledger}
 			return s
