@@ -167,9 +167,12 @@ func reason(a Answer) string {
 	case a.Decision.Verdict != budget.Invalid:
 		return a.Decision.Reason.String()
 	default:
-		return "Undecided"
+		return undecided
 	}
 }
+
+// undecided is the reason where nobody asked the budgets, or nobody could answer.
+const undecided = "Undecided"
 
 // note keeps a sentence below the 1 KiB that events.k8s.io accepts.
 func note(sentence string) string { return cut(sentence, 1000) }
