@@ -30,6 +30,7 @@ var layers = map[string]int{
 	"pkg/paths":        1,
 	// What controllers tell of themselves, read by people's tools.
 	"pkg/roster": 1,
+	"pkg/flow":   1,
 	// Concurrency that knows nothing of the subject.
 	"pkg/batch": 2,
 	// Makes spans of what it is told.
@@ -40,13 +41,16 @@ var layers = map[string]int{
 	"pkg/mesh":               3,
 	"pkg/ledger":             3,
 	"pkg/workload":           3,
+	"pkg/hubble":             3,
+	"pkg/hubble/peers":       3,
 	"pkg/decide":             4,
 	"pkg/publish":            4,
 	"pkg/redrive":            4,
 	// The shells around decide and publish: requests and reconciles.
-	"pkg/admission":          5,
-	"pkg/controller":         5,
-	"cmd/meshpdb-controller": 6,
+	"pkg/admission":            5,
+	"pkg/controller":           5,
+	"cmd/meshpdb-controller":   6,
+	"cmd/meshpdb-hubble-peers": 6,
 	// What tests run the rest on.
 	"pkg/simulation/kvstore": 2,
 	"pkg/simulation":         6,
@@ -54,15 +58,21 @@ var layers = map[string]int{
 
 // only these packages may import what begins with the key.
 var only = map[string][]string{
-	"github.com/cilium/cilium/":         {"pkg/mesh"},
+	"github.com/cilium/cilium/":         {"pkg/mesh", "pkg/hubble", "pkg/hubble/peers", "cmd/meshpdb-hubble-peers", "pkg/flow"},
 	"go.etcd.io/etcd/":                  {"pkg/mesh", "pkg/simulation", "pkg/simulation/kvstore"},
 	"sigs.k8s.io/controller-runtime/":   {"pkg/ledger", "pkg/workload", "pkg/redrive", "pkg/admission", "pkg/controller", "pkg/simulation", "cmd/meshpdb-controller"},
-	"github.com/prometheus/":            {"pkg/mesh", "pkg/redrive", "pkg/admission", "pkg/controller", "cmd/meshpdb-controller"},
 	"go.opentelemetry.io/":              {"pkg/tracing"},
+	"github.com/prometheus/":            {"pkg/mesh", "pkg/hubble", "pkg/redrive", "pkg/admission", "pkg/controller", "cmd/meshpdb-controller"},
 	"github.com/meshpdb/meshpdb/e2e":    {},
 	"github.com/google/uuid":            {"cmd/meshpdb-controller"},
 	"github.com/anishathalye/":          {"pkg/history"},
 	"k8s.io/client-go/tools/leaderelec": {},
+}
+
+// narrow packages import of what begins with the first nothing but the second.
+var narrow = map[string][2]string{
+	// All else of Cilium would make it as heavy as an observer.
+	"pkg/flow": {"github.com/cilium/cilium/", "github.com/cilium/cilium/api/v1/flow"},
 }
 
 type pkgInfo struct {
@@ -106,6 +116,9 @@ func TestImportsGoDown(t *testing.T) {
 				if other, ok := layers[below]; !ok || other >= layer {
 					t.Errorf("%s (layer %d) imports %s (layer %d): imports go down only", name, layer, below, other)
 				}
+			}
+			if n, ok := narrow[name]; ok && strings.HasPrefix(i, n[0]) && i != n[1] {
+				t.Errorf("%s imports %s: of %s only %s", name, i, n[0], n[1])
 			}
 			for prefix, importers := range only {
 				if strings.HasPrefix(i, prefix) && !slices.Contains(importers, name) {
