@@ -29,6 +29,7 @@ type options struct {
 	preemption      string
 	tracingEndpoint string
 	tracingRate     int
+	hubble          hubbleOptions
 }
 
 // What to make of the scheduler's preemptions.
@@ -51,6 +52,7 @@ func defaults() options {
 		probes:          ":9880",
 		decisionTimeout: 5 * time.Second,
 		preemption:      preemptionAccount,
+		hubble:          hubbleDefaults(),
 	}
 }
 
@@ -72,6 +74,7 @@ func (o *options) flags(f *flag.FlagSet) {
 	f.StringVar(&o.tracingEndpoint, "tracing-endpoint", o.tracingEndpoint, "host:port of an OpenTelemetry receiver (OTLP by gRPC, without TLS) of traces; empty traces nothing, unless OTEL_EXPORTER_OTLP_ENDPOINT is set in the environment")
 	f.IntVar(&o.tracingRate, "tracing-sampling-rate-per-million", o.tracingRate, "How many of a million requests are traced that come without a trace context; those that come with one, as from a kube-apiserver that traces, follow its sampling")
 	f.DurationVar(&o.decisionTimeout, "decision-timeout", o.decisionTimeout, "Deadline of a decision; it must stay below the webhooks' timeoutSeconds")
+	o.hubble.flags(f)
 }
 
 func (o *options) validate() error {
@@ -90,7 +93,7 @@ func (o *options) validate() error {
 	if _, _, err := o.webhookAddress(); err != nil {
 		return err
 	}
-	return nil
+	return o.hubble.validate()
 }
 
 func (o *options) webhookAddress() (string, int, error) {

@@ -82,13 +82,18 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	if err := setUpAdmission(mgr, o, m, pods, ledgers, registry, ready, tracer); err != nil {
+	display, err := newDisplay(o)
+	if err != nil {
+		return err
+	}
+	beside := told{tracer: tracer, sink: display}
+	if err := setUpAdmission(mgr, o, m, pods, ledgers, registry, ready, beside); err != nil {
 		return err
 	}
 	if err := setUpMetrics(mgr, o, m, ledgers, ready); err != nil {
 		return err
 	}
-	if err := setUpIntents(mgr, o, pods, running, tracer); err != nil {
+	if err := setUpIntents(mgr, o, pods, running, beside); err != nil {
 		return err
 	}
 	if err := setUpControllers(mgr, o, m, pods, ledgers, registry, controller.Sources{Kicks: kicks, Pods: running}); err != nil {
@@ -114,7 +119,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return fmt.Errorf("set up manager: %w", err)
 	}
-	return mgr.Start(ctx)
+	return showing(ctx, display, mgr.Start)
 }
 
 // runningPods watches all pods, in protobuf.
@@ -168,7 +173,13 @@ func (o *options) discovery() *mesh.Discovery {
 	return &mesh.Discovery{ServerName: o.service + "." + o.namespace + ".svc"}
 }
 
-func setUpAdmission(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Workload, ledgers *ledger.Ledgers, registry *ledger.Registry, ready func() error, tracer *tracing.Tracer) error {
+// told is who is told of answers beside the reporters.
+type told struct {
+	tracer *tracing.Tracer
+	sink   admission.Sink
+}
+
+func setUpAdmission(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Workload, ledgers *ledger.Ledgers, registry *ledger.Registry, ready func() error, told told) error {
 	log := ctrl.Log.WithName("admission")
 	reporter, err := admission.NewReporter(metrics.Registry, mgr.GetEventRecorder("meshpdb-controller"), log)
 	if err != nil {
@@ -187,8 +198,8 @@ func setUpAdmission(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Wo
 		Cluster: o.clusterName, Replica: controllerName(), Ledger: ledgers, Registry: registry, Own: m.Own(), Clusters: clusters{m}, Scopes: pods,
 		NewID: uuid.NewString, Timeout: o.decisionTimeout, Observe: reporter.Phase, Round: reporter.Round, Log: log,
 	}
-	if tracer != nil {
-		config.Trace = tracer.Phase
+	if told.tracer != nil {
+		config.Trace = told.tracer.Phase
 	}
 	decider, err := decide.New(config)
 	if err != nil {
@@ -196,11 +207,11 @@ func setUpAdmission(mgr ctrl.Manager, o options, m *mesh.Mesh, pods *workload.Wo
 	}
 	server := mgr.GetWebhookServer()
 	desk := admission.Config{
-		Cluster: o.clusterName, Decider: guarded(decider), Pods: pods, Ready: ready, Answered: reporter.Answered, Log: log,
+		Cluster: o.clusterName, Decider: guarded(decider), Pods: pods, Ready: ready, Answered: admission.All(reporter.Answered, told.sink.Answered), Log: log,
 		Facts: facts{pods, admission.Reviewer{Client: mgr.GetClient()}}, EnforcePreemption: o.preemption == preemptionEnforce,
 	}
-	server.Register("/validate", webhookOf(tracer, "validate", &admission.Handler{Config: desk}))
-	server.Register("/mutate", webhookOf(tracer, "mutate", &admission.Precondition{Config: desk}))
+	server.Register("/validate", webhookOf(told.tracer, "validate", &admission.Handler{Config: desk}))
+	server.Register("/mutate", webhookOf(told.tracer, "mutate", &admission.Precondition{Config: desk}))
 	// Clean-ups of the last decisions end before the process does.
 	return mgr.Add(everywhere{func(ctx context.Context) error {
 		<-ctx.Done()
