@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -28,6 +29,7 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/claim"
 	"github.com/meshpdb/meshpdb/pkg/controller"
+	"github.com/meshpdb/meshpdb/pkg/hubble"
 	"github.com/meshpdb/meshpdb/pkg/mesh"
 	"github.com/meshpdb/meshpdb/pkg/redrive"
 )
@@ -74,7 +76,11 @@ func everyMetric(t *testing.T) *prometheus.Registry {
 	b.Namespace, b.Name = "n", "b"
 	claims := func(context.Context) ([]claim.Claim, error) { return []claim.Claim{{State: claim.Granted}}, nil }
 	budgets := controller.NewCollector(fake.NewClientBuilder().WithScheme(scheme).WithObjects(b).Build(), claims, func() bool { return true }, logr.Discard())
-	all := append(ownMetrics(o, func() error { return nil }), mesh.NewCollector(m), budgets)
+	observer, err := hubble.New(hubble.Config{Cluster: "c1", Controller: "m", Capacity: 1, Queue: 1, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := append(ownMetrics(o, func() error { return nil }), mesh.NewCollector(m), budgets, observer)
 	if err := registerAll(registry, all...); err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,7 @@ package hubble
 import "github.com/prometheus/client_golang/prometheus"
 
 var (
-	flowsDesc  = prometheus.NewDesc("meshpdb_hubble_flows_total", "Decisions that were shown to Hubble.", nil, nil)
+	flowsDesc  = prometheus.NewDesc("meshpdb_hubble_flows_total", "Decisions that were shown to Hubble; only with --hubble-listen-address or --hubble-export-file-path, as the others of meshpdb_hubble.", nil, nil)
 	lostDesc   = prometheus.NewDesc("meshpdb_hubble_lost_events_total", "Decisions that were neither shown nor exported, because the queue was full.", nil, nil)
 	exportDesc = prometheus.NewDesc("meshpdb_hubble_export_errors_total", "Decisions that could not be written to the export.", nil, nil)
 )
