@@ -51,6 +51,13 @@ var layers = map[string]int{
 	"pkg/controller":           5,
 	"cmd/meshpdb-controller":   6,
 	"cmd/meshpdb-hubble-peers": 6,
+	// kubectl's plugin: pure packages, and the shell around them.
+	"deploy":               0,
+	"pkg/plugin/hold":      2,
+	"pkg/plugin/drainplan": 3,
+	"pkg/plugin/checkup":   3,
+	"pkg/plugin":           5,
+	"cmd/kubectl-meshpdb":  6,
 	// What tests run the rest on.
 	"pkg/simulation/kvstore": 2,
 	"pkg/simulation":         6,

@@ -1,0 +1,155 @@
+package checkup
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
+	"github.com/meshpdb/meshpdb/pkg/plugin/hold"
+)
+
+// long is how long pods may be missing, or a disruption wait, before that is told.
+const long = 15 * time.Minute
+
+// budgets examines every budget, and its Service and namespace.
+func (f Facts) budgets(passed map[Check]string) []Finding {
+	if f.BudgetsErr != nil {
+		return []Finding{unchecked(Budgets, f.BudgetsErr, "kubectl apply -k deploy makes the kind; the ClusterRole meshpdb-view lets you read it")}
+	}
+	var all []Finding
+	if f.LookupErr != nil {
+		all = append(all, unchecked(Services, f.LookupErr, "let yourself get services and namespaces"))
+	}
+	for i := range f.Budgets {
+		b := &f.Budgets[i]
+		all = append(all, f.enforced(b)...)
+		all = append(all, f.shape(b)...)
+		all = append(all, f.service(b)...)
+	}
+	passed[Budgets] = fmt.Sprintf("%d are enforced, and can allow something", len(f.Budgets))
+	passed[Services] = "Cilium exports the service of every budget"
+	if len(f.Budgets) == 0 {
+		passed[Budgets], passed[Services] = "there is none", "no budget names one"
+	}
+	return all
+}
+
+func (f Facts) enforced(b *v1alpha1.MeshPodDisruptionBudget) []Finding {
+	r := hold.Of(b)
+	var all []Finding
+	switch {
+	case b.Spec.Suspend:
+		all = append(all, Finding{
+			Level: Warning, Check: Budgets, Message: fmt.Sprintf("budget %s is suspended in this cluster: it holds nothing here", r.FullName()),
+			Fix: fmt.Sprintf("kubectl --context %s -n %s meshpdb resume %s", f.Context, b.Namespace, b.Name),
+		})
+	case !r.Enforced:
+		all = append(all, Finding{Level: Error, Check: Budgets, Message: fmt.Sprintf("budget %s is not enforced: %s", r.FullName(), r.NotEnforced), Fix: enforceFix(b)})
+	}
+	if n := f.Namespaces[b.Namespace]; n != nil && n.Labels[v1alpha1.NamespaceLabel] != v1alpha1.NamespaceLabelValue && reasonOf(b) != v1alpha1.ReasonProtectedNamespace {
+		all = append(all, Finding{
+			Level: Error, Check: Budgets, Message: fmt.Sprintf("namespace %s lacks the label %s=%s: no webhook is called there", b.Namespace, v1alpha1.NamespaceLabel, v1alpha1.NamespaceLabelValue),
+			Fix: fmt.Sprintf("the controller puts it there; if it stays away: kubectl --context %s label namespace %s %s=%s", f.Context, b.Namespace, v1alpha1.NamespaceLabel, v1alpha1.NamespaceLabelValue),
+		})
+	}
+	return all
+}
+
+func reasonOf(b *v1alpha1.MeshPodDisruptionBudget) string {
+	if c := meta.FindStatusCondition(b.Status.Conditions, v1alpha1.ConditionEnforced); c != nil {
+		return c.Reason
+	}
+	return ""
+}
+
+func enforceFix(b *v1alpha1.MeshPodDisruptionBudget) string {
+	switch reasonOf(b) {
+	case v1alpha1.ReasonServiceNotFound:
+		return fmt.Sprintf("create Service %s/%s, or name another cluster set by spec.clusters", b.Namespace, b.Spec.Service)
+	case v1alpha1.ReasonServiceHasNoSelector:
+		return fmt.Sprintf("give Service %s/%s a selector", b.Namespace, b.Spec.Service)
+	case v1alpha1.ReasonProtectedNamespace:
+		return "move the workload to another namespace: what meshpdb needs itself is never held"
+	case v1alpha1.ReasonClusterNotInScope:
+		return "add this cluster to spec.clusters, in every cluster, or delete the budget here"
+	case v1alpha1.ReasonKVStoreUnavailable:
+		return "bring the own ClusterMesh kvstore back: see kvstore"
+	}
+	return "its controllers: see controllers"
+}
+
+// shape examines what a budget asks for, and for how long it has not had it.
+func (f Facts) shape(b *v1alpha1.MeshPodDisruptionBudget) []Finding {
+	r := hold.Of(b)
+	var all []Finding
+	say := func(message, fix string) {
+		all = append(all, Finding{Level: Warning, Check: Budgets, Message: message, Fix: fix})
+	}
+	for _, h := range r.HeldBackBy {
+		if h.Reason == hold.Never {
+			say(h.Sentence+": it can never allow a disruption, so no drain of its nodes ends", fmt.Sprintf("raise maxUnavailable or lower minAvailable of %s, in every cluster, or add pods", r.FullName()))
+		}
+	}
+	var bounds []string
+	known := f.known()
+	for _, c := range r.Clusters {
+		if c.Bound != "" && !slices.Contains(bounds, c.Bound) {
+			bounds = append(bounds, c.Bound)
+		}
+		if known != nil && !slices.Contains(known, c.Name) {
+			all = append(all, Finding{
+				Level: Error, Check: Budgets, Message: fmt.Sprintf("budget %s counts on cluster %s, which is not in this cluster's ClusterMesh configuration", r.FullName(), c.Name),
+				Fix: fmt.Sprintf("connect it (cilium clustermesh connect); if it is gone for ever: kubectl meshpdb forget %s", c.Name),
+			})
+		}
+		if c.Reachable && c.ShortSince != nil && f.Now.Sub(c.ShortSince.Time) > long {
+			say(fmt.Sprintf("budget %s misses pods in cluster %s since %s: %d of %d are available", r.FullName(), c.Name, f.ago(c.ShortSince.Time), c.Available, c.Expected), "look at those pods: what keeps them from being Ready holds up every drain")
+		}
+	}
+	if len(bounds) > 1 {
+		slices.Sort(bounds)
+		say(fmt.Sprintf("clusters state different bounds for budget %s (%s): the strictest holds", r.FullName(), strings.Join(bounds, ", ")), "apply the same spec in every cluster")
+	}
+	for _, w := range b.Status.Waiting {
+		if f.Now.Sub(w.Since.Time) > long {
+			say(fmt.Sprintf("%s %s has waited for budget %s since %s: %s", w.Kind, w.Name, r.FullName(), f.ago(w.Since.Time), w.Message), fmt.Sprintf("kubectl -n %s meshpdb status %s says who holds it back", b.Namespace, b.Name))
+			break
+		}
+	}
+	return all
+}
+
+// known are the clusters that live replicas are configured for; nil if nobody tells.
+func (f Facts) known() []string {
+	var all []string
+	for _, r := range fresh(f) {
+		all = append(all, r.Cluster)
+		for _, p := range r.Peers {
+			all = append(all, p.Name)
+		}
+	}
+	return all
+}
+
+// service examines whether Cilium exports the Service: only exported endpoints can subtract from what meshpdb itself knows.
+func (f Facts) service(b *v1alpha1.MeshPodDisruptionBudget) []Finding {
+	c := meta.FindStatusCondition(b.Status.Conditions, v1alpha1.ConditionNotShared)
+	s := f.Services[b.Namespace+"/"+b.Spec.Service]
+	if c == nil || c.Status != metav1.ConditionTrue || s == nil {
+		return nil
+	}
+	finding := Finding{
+		Level: Warning, Check: Services,
+		Message: fmt.Sprintf("service %s/%s of budget %s/%s is not exported by Cilium: what the endpoints know is not counted", s.Namespace, s.Name, b.Namespace, b.Name),
+		Fix:     fmt.Sprintf("kubectl --context %s -n %s annotate service %s service.cilium.io/global=true --overwrite", f.Context, s.Namespace, s.Name),
+	}
+	if s.Annotations["service.cilium.io/global"] == "true" {
+		finding.Fix = fmt.Sprintf("kubectl --context %s -n %s annotate service %s service.cilium.io/shared-", f.Context, s.Namespace, s.Name)
+	}
+	return []Finding{finding}
+}

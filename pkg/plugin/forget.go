@@ -1,0 +1,167 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
+
+	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
+)
+
+type forgetOptions struct {
+	*root
+	cmd       *cobra.Command
+	contexts  []string
+	all       bool
+	yes       bool
+	reachable bool
+}
+
+func (r *root) forget() *cobra.Command {
+	o := &forgetOptions{root: r}
+	cmd := &cobra.Command{
+		Use:   "forget CLUSTER",
+		Short: "Take a cluster that is gone for ever out of budgets",
+		Long: long(`
+			A cluster that takes part in a budget is remembered, so that an outage does not
+			make the budget larger. One that never comes back holds up every disruption under
+			maxUnavailable and percentages until somebody says so. This names the clusters that
+			are left in spec.clusters of each budget, in every context given: name them all,
+			for the clusters of a budget must agree on who takes part, and until they do nothing is allowed.
+
+			Without --yes it only says what it would do. A cluster that can still be read is
+			not forgotten: take its workload and its budget away there first, or say --reachable.`),
+		Example: examples(`
+			# What would be changed
+			kubectl meshpdb forget us-2 -A --contexts eu-1,us-1
+
+			# Change it
+			kubectl meshpdb forget us-2 -A --contexts eu-1,us-1 --yes`),
+		Args: cobra.ExactArgs(1),
+		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return r.clusterNames(cmd.Context()), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: run(o.run),
+	}
+	o.cmd = cmd
+	contextsFlag(cmd, &o.contexts, "Contexts of the clusters that are left. Default: the current one.")
+	cmd.Flags().BoolVarP(&o.all, "all-namespaces", "A", false, "If present, the budgets of all namespaces are changed.")
+	cmd.Flags().BoolVarP(&o.yes, "yes", "y", false, "Do it.")
+	cmd.Flags().BoolVar(&o.reachable, "reachable", false, "Forget it although it can be read.")
+	cmdutil.AddDryRunFlag(cmd)
+	return cmd
+}
+
+// clusterNames are those that budgets of the current context name.
+func (r *root) clusterNames(ctx context.Context) []string {
+	c, err := r.Clusters.Open("")
+	if err != nil {
+		return nil
+	}
+	budgets, err := c.budgets(ctx, "")
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for i := range budgets {
+		names = append(names, scope(&budgets[i])...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// scope is who takes part in a budget, as its cluster knows it.
+func scope(b *v1alpha1.MeshPodDisruptionBudget) []string {
+	names := slices.Clone(b.Spec.Clusters)
+	if len(names) == 0 {
+		for _, c := range b.Status.Clusters {
+			names = append(names, c.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// change of one budget.
+type change struct {
+	cluster         *Cluster
+	namespace, name string
+	left            []string
+}
+
+func (o *forgetOptions) run(ctx context.Context, args []string) error {
+	strategy, err := cmdutil.GetDryRunStrategy(o.cmd)
+	if err != nil {
+		return err
+	}
+	clusters, err := openAll(o.Clusters, o.contexts)
+	if err != nil {
+		return err
+	}
+	changes, err := o.changes(ctx, clusters, args[0])
+	if err != nil {
+		return err
+	}
+	if len(changes) == 0 {
+		_, err := fmt.Fprintf(o.ErrOut, "No budget counts on cluster %s.\n", args[0])
+		return err
+	}
+	do := o.yes && strategy != cmdutil.DryRunClient
+	say := &sentences{w: o.Out}
+	for _, change := range changes {
+		verb := "would be left to"
+		if do {
+			left := make([]any, 0, len(change.left))
+			for _, name := range change.left {
+				left = append(left, name)
+			}
+			if _, err := change.cluster.set(ctx, change.namespace, change.name, map[string]any{"clusters": left}, strategy); err != nil {
+				return fmt.Errorf("context %s: budget %s/%s: %w; run it again: what is done is done, and until all clusters agree nothing is allowed", change.cluster.Context, change.namespace, change.name, err)
+			}
+			verb = "left to"
+			if strategy == cmdutil.DryRunServer {
+				verb = "left to (server dry run)"
+			}
+		}
+		say.say("%s: budget %s/%s %s clusters %s", change.cluster.Context, change.namespace, change.name, verb, strings.Join(change.left, ", "))
+	}
+	if say.err == nil && !do {
+		_, say.err = fmt.Fprintf(o.ErrOut, "Nothing was changed. To forget cluster %s, say --yes. Do the same in the contexts of all clusters that are left.\n", args[0])
+	}
+	return say.err
+}
+
+func (o *forgetOptions) changes(ctx context.Context, clusters []*Cluster, gone string) ([]change, error) {
+	var all []change
+	for _, c := range clusters {
+		namespace := c.Namespace
+		if o.all {
+			namespace = ""
+		}
+		budgets, err := c.budgets(ctx, namespace)
+		if err != nil {
+			return nil, fmt.Errorf("context %s: %w", c.Context, err)
+		}
+		for i := range budgets {
+			b := &budgets[i]
+			names := scope(b)
+			if !slices.Contains(names, gone) {
+				continue
+			}
+			if !o.reachable && slices.ContainsFunc(b.Status.Clusters, func(s v1alpha1.ClusterStatus) bool { return s.Name == gone && s.Reachable }) {
+				return nil, fmt.Errorf("context %s can read cluster %s, and budget %s/%s counts on its pods: delete the budget and its pods there first, or say --reachable", c.Context, gone, b.Namespace, b.Name)
+			}
+			left := slices.DeleteFunc(names, func(name string) bool { return name == gone })
+			if len(left) == 0 {
+				return nil, errors.New("no cluster would be left of budget " + b.Namespace + "/" + b.Name + ": delete it instead")
+			}
+			all = append(all, change{c, b.Namespace, b.Name, left})
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,193 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meshpdb/meshpdb/pkg/plugin/hold"
+)
+
+type statusOptions struct {
+	*root
+	output    *output
+	all       bool
+	noHeaders bool
+}
+
+func (r *root) status() *cobra.Command {
+	o := &statusOptions{root: r}
+	cmd := &cobra.Command{
+		Use:   "status [BUDGET...]",
+		Short: "Show who holds a budget back, since when, and what would free it",
+		Long: long(`
+			Show the budgets of a namespace, over the mesh and cluster by cluster, as the
+			controller of this cluster sees them. For each that allows nothing: which
+			cluster holds it back, since when, and what would free it.`),
+		Example: examples(`
+			# The budgets of the current namespace
+			kubectl meshpdb status
+
+			# One budget, as another cluster sees it
+			kubectl meshpdb status db -n prod --context us-1
+
+			# All budgets that allow nothing now
+			kubectl meshpdb status -A -o jsonpath='{range .budgets[?(@.disruptionsAllowed==0)]}{.namespace}/{.name}{"\n"}{end}'`),
+		ValidArgsFunction: r.completeNames(budgetResource.Resource),
+		RunE:              run(o.run),
+	}
+	o.output = newOutput(cmd)
+	cmd.Flags().BoolVarP(&o.all, "all-namespaces", "A", false, "If present, list the budgets of all namespaces. Namespace in current context is ignored even if specified with --namespace.")
+	cmd.Flags().BoolVar(&o.noHeaders, "no-headers", false, "When using the default output format, don't print headers.")
+	return cmd
+}
+
+// statuses is what -o prints.
+type statuses struct {
+	Context string        `json:"context"`
+	Budgets []hold.Report `json:"budgets"`
+}
+
+func (o *statusOptions) run(ctx context.Context, args []string) error {
+	printer, err := o.output.printer()
+	if err != nil {
+		return err
+	}
+	if o.all && len(args) > 0 {
+		return fmt.Errorf("a budget cannot be named across all namespaces")
+	}
+	c, err := o.Clusters.Open("")
+	if err != nil {
+		return err
+	}
+	reports, err := c.reports(ctx, o.all, args)
+	if err != nil {
+		return err
+	}
+	if printer != nil {
+		return o.output.print(o.Out, printer, "BudgetStatusList", statuses{c.Context, reports})
+	}
+	if len(reports) == 0 {
+		_, err := fmt.Fprintln(o.ErrOut, none(c, o.all))
+		return err
+	}
+	if err := o.table(o.Out, reports); err != nil {
+		return err
+	}
+	return o.tell(reports)
+}
+
+func none(c *Cluster, all bool) string {
+	if all {
+		return "No budgets found"
+	}
+	return fmt.Sprintf("No budgets found in %s namespace.", c.Namespace)
+}
+
+// reports of the named budgets, of all if none is named.
+func (c *Cluster) reports(ctx context.Context, all bool, names []string) ([]hold.Report, error) {
+	namespace := c.Namespace
+	if all {
+		namespace = ""
+	}
+	reports := []hold.Report{}
+	if len(names) > 0 {
+		for _, name := range names {
+			b, err := c.budget(ctx, namespace, name)
+			if err != nil {
+				return nil, err
+			}
+			reports = append(reports, hold.Of(b))
+		}
+		return reports, nil
+	}
+	budgets, err := c.budgets(ctx, namespace)
+	for i := range budgets {
+		reports = append(reports, hold.Of(&budgets[i]))
+	}
+	return reports, err
+}
+
+// table has a row for each budget, and below it one for each cluster.
+func (o *statusOptions) table(w io.Writer, reports []hold.Report) error {
+	columns := []string{"Name", "Cluster", "Allowed", "Available", "Desired", "Expected", "In Flight", "State"}
+	var rows [][]any
+	now := o.Now()
+	for _, r := range reports {
+		rows = append(rows, []any{r.Name, "(all)", r.Allowed, r.Available, r.Desired, r.Expected, r.InFlight, r.State(now)})
+		for _, c := range r.Clusters {
+			available, inFlight := any(c.Available), any(c.InFlight)
+			if !c.Reachable {
+				available, inFlight = "?", "?"
+			}
+			rows = append(rows, []any{"", c.Name, "", available, "", c.Expected, inFlight, c.State(now)})
+		}
+	}
+	if o.all {
+		columns = append([]string{"Namespace"}, columns...)
+		i := -1
+		for n, row := range rows {
+			namespace := ""
+			if row[0] != "" {
+				i++
+				namespace = reports[i].Namespace
+			}
+			rows[n] = append([]any{namespace}, row...)
+		}
+	}
+	return table(w, o.noHeaders, columns, rows)
+}
+
+// tell says in sentences what the table leaves open.
+func (o *statusOptions) tell(reports []hold.Report) error {
+	say := &sentences{w: o.Out}
+	for _, r := range reports {
+		if len(r.HeldBackBy) == 0 && r.Enforced && r.WaitingDisruptions == 0 {
+			continue
+		}
+		say.say("")
+		o.held(say, r)
+		switch {
+		case r.Suspended:
+			say.say("  It is suspended in this cluster, where disruptions go whatever it says. The other clusters still hold theirs. Resume it: kubectl -n %s meshpdb resume %s", r.Namespace, r.Name)
+		case !r.Enforced:
+			say.say("  It is not enforced in this cluster: %s.", r.NotEnforced)
+		}
+		o.waiting(say, r)
+	}
+	return say.err
+}
+
+func (o *statusOptions) held(say *sentences, r hold.Report) {
+	now := o.Now()
+	say.say("%s.", upper(r.Summary(now)))
+	for _, h := range r.HeldBackBy {
+		line := upper(h.Sentence)
+		if h.Since != nil {
+			line += ", since " + hold.Ago(*h.Since, now)
+		}
+		say.say("  %s.", line)
+		say.say("    What would free it: %s.", h.Frees)
+	}
+}
+
+func (o *statusOptions) waiting(say *sentences, r hold.Report) {
+	if r.WaitingDisruptions == 0 {
+		return
+	}
+	say.say("  Waiting in this cluster until the budget allows it: %d.", r.WaitingDisruptions)
+	for _, w := range r.Waiting {
+		say.say("    %s %s since %s: %s", w.Kind, w.Name, hold.Ago(w.Since, o.Now()), w.Message)
+	}
+}
+
+// upper begins a sentence.
+func upper(sentence string) string {
+	if sentence == "" {
+		return sentence
+	}
+	return strings.ToUpper(sentence[:1]) + sentence[1:]
+}
