@@ -18,6 +18,17 @@ help: ## Show this help
 build: ## Build the binaries into bin/
 	CGO_ENABLED=0 go build -trimpath -o $(BIN)/ ./cmd/...
 
+PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+
+.PHONY: plugin
+plugin: ## Build kubectl-meshpdb for PLATFORMS into dist/, an archive each, as deploy/krew/meshpdb.yaml names them
+	@for p in $(PLATFORMS); do \
+		os=$${p%/*}; arch=$${p#*/}; out=dist/$${os}_$$arch; mkdir -p $$out; \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -trimpath -ldflags='-s -w' -o $$out/kubectl-meshpdb ./cmd/kubectl-meshpdb; \
+		cp LICENSE cmd/kubectl-meshpdb/kubectl_complete-meshpdb $$out/; \
+		tar -C $$out -czf dist/kubectl-meshpdb_$${os}_$$arch.tar.gz .; \
+	done; ls -l dist/*.tar.gz
+
 .PHONY: demo
 demo: ## Drain three real clusters at once: first under native budgets, then under meshpdb
 	@echo "compiling the demo, which takes some minutes the first time and seconds after that"
