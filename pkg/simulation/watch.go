@@ -130,12 +130,15 @@ func (w *watch) pump() {
 			return false
 		}
 		w.next = next
+		if answer.Canceled {
+			w.cancelled.Store(true)
+		}
+		// What follows is drawn first: whoever is told may cancel the watch at once.
+		w.pump()
 		w.told <- answer
 		if answer.Canceled {
 			close(w.told)
-			w.cancelled.Store(true)
 		}
-		w.pump()
 		return true
 	})
 }
