@@ -12,6 +12,7 @@ import (
 	"github.com/meshpdb/meshpdb/e2e/scenario"
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/ledger"
+	"github.com/meshpdb/meshpdb/pkg/roster"
 )
 
 // What decisions may cost, in requests. Tighten a number when it can be lower.
@@ -181,7 +182,7 @@ func wantBackground(t *testing.T, w *scenario.Workload, spent, idle cost) {
 			continue
 		}
 		others := requests.where(func(e sandbox.AuditEvent) bool {
-			return e.Resource != "leases" && e.Verb != "watch" && e.Verb != "list" && e.Name != ledger.RegistryName &&
+			return e.Resource != "leases" && e.Verb != "watch" && e.Verb != "list" && e.Name != ledger.RegistryName && e.Name != roster.ConfigMap &&
 				!(e.Resource == "meshpoddisruptionbudgets" && e.Subresource == "status")
 		})
 		atMost(t, name+": requests of another cluster's grants: "+others.String(), len(others), noise)
