@@ -53,7 +53,8 @@ func (d *Decision) Flow() *pb.Flow {
 		L7: &pb.Layer7{
 			Type: pb.L7FlowType_REQUEST, LatencyNs: uint64(max(0, d.Took)), Record: &pb.Layer7_Http{Http: d.http()},
 		},
-		PolicyLog:  []string{d.Reason},
+		PolicyLog: []string{d.Reason},
+		//lint:ignore SA1019 nothing else is printed in its place
 		Summary:    d.summary(),
 		Extensions: d.extensions(),
 	}

@@ -143,6 +143,7 @@ func FuzzFlow(f *testing.F) {
 		if len(sentence) > 100 && len(user) < 1000 && len(line) > 1<<15 {
 			t.Errorf("a line of %d bytes", len(line))
 		}
+		//lint:ignore SA1019 it is what is printed
 		for _, shown := range []string{flow.GetSummary(), flow.GetSourceService().GetName(), flow.GetSource().GetNamespace(), flow.GetSource().GetWorkloads()[0].GetName()} {
 			if strings.ContainsFunc(shown, unicode.IsControl) {
 				t.Errorf("%q would steer a terminal", shown)

@@ -96,6 +96,7 @@ func TestExport(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, r := range parse(t, content) {
+			//lint:ignore SA1019 it is what is printed
 			if r.GetFlow().GetSummary() == "" || r.GetNodeName() != "c1/controller-0" {
 				t.Fatalf("exported %v", r)
 			}
