@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +26,8 @@ type testMesh struct {
 	*sandbox.Mesh
 	clusters []*scenario.Cluster
 	binary   string
+	// plugin builds kubectl's plugin once, when a test asks for it first.
+	plugin func() (string, error)
 	// dir stays if a test fails.
 	dir string
 }
@@ -85,6 +88,7 @@ func startMesh(ctx context.Context, dir string) (*testMesh, error) {
 		return nil, err
 	}
 	t := &testMesh{Mesh: running, dir: dir}
+	t.plugin = sync.OnceValues(func() (string, error) { return running.Binaries.Plugin(ctx) })
 	if t.binary, err = running.Binaries.Controller(ctx); err != nil {
 		return nil, err
 	}

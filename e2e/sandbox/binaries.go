@@ -93,27 +93,37 @@ func (b *Binaries) path(name string) string { return b.paths[name] }
 
 // Controller builds this checkout's meshpdb-controller with the given build tags and returns its path.
 func (b *Binaries) Controller(ctx context.Context, tags ...string) (string, error) {
+	return b.command(ctx, "meshpdb-controller", "controller", tags)
+}
+
+// Plugin builds this checkout's kubectl-meshpdb and returns its path.
+func (b *Binaries) Plugin(ctx context.Context) (string, error) {
+	return b.command(ctx, "kubectl-meshpdb", "plugin", nil)
+}
+
+// command builds a command of this checkout into a folder that begins with the given name.
+func (b *Binaries) command(ctx context.Context, name, folder string, tags []string) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("build meshpdb-controller: %w", err)
+		return "", fmt.Errorf("build %s: %w", name, err)
 	}
 	tags = slices.Compact(slices.Sorted(slices.Values(tags)))
 	// Each checkout has a folder of its own, so that two of them do not run each other's controller.
 	sum := sha256.Sum256([]byte(b.Root + "\x00" + strings.Join(tags, ",")))
-	out := filepath.Join(cache, "meshpdb-sandbox", fmt.Sprintf("controller-%x", sum[:6]), "meshpdb-controller")
+	out := filepath.Join(cache, "meshpdb-sandbox", fmt.Sprintf("%s-%x", folder, sum[:6]), name)
 	args := []string{"build", "-o", out}
 	if len(tags) > 0 {
 		args = append(args, "-tags="+strings.Join(tags, ","))
 	}
 	unlock, err := b.lock(ctx, filepath.Dir(out))
 	if err != nil {
-		return "", fmt.Errorf("build meshpdb-controller: %w", err)
+		return "", fmt.Errorf("build %s: %w", name, err)
 	}
 	defer unlock()
-	text := strings.TrimSpace("building meshpdb-controller " + strings.Join(tags, ","))
-	err = b.report(text, func() error { return goBuild(ctx, b.Root, append(args, "./cmd/meshpdb-controller")) })
+	text := strings.TrimSpace("building " + name + " " + strings.Join(tags, ","))
+	err = b.report(text, func() error { return goBuild(ctx, b.Root, append(args, "./cmd/"+name)) })
 	if err != nil {
-		return "", fmt.Errorf("build meshpdb-controller: %w", err)
+		return "", fmt.Errorf("build %s: %w", name, err)
 	}
 	return out, nil
 }
