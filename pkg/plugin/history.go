@@ -34,7 +34,7 @@ func (r *root) history() *cobra.Command {
 		Long: long(`
 			Show what was decided about a budget or a pod in this cluster, from the Events
 			that the controllers write. Decisions of one kind about a budget are a series:
-			one line with their number. The API server keeps Events for an hour, unless it
+			one line with their number and the sentence of the first. The API server keeps Events for an hour, unless it
 			was told otherwise, and those of a pod are bounded while many are asked for.`),
 		Example: examples(`
 			# Decisions about the budget db

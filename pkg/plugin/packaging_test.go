@@ -98,3 +98,32 @@ func TestHelp(t *testing.T) {
 		}
 	}
 }
+
+// TestDocumentedOutput: what README and docs/kubectl.md show of status and explain is what comes.
+func TestDocumentedOutput(t *testing.T) {
+	var golden strings.Builder
+	for _, name := range []string{"status.txt", "explain.txt"} {
+		text, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden.Write(text)
+	}
+	for _, path := range []string{"README.md", "docs/kubectl.md"} {
+		text, err := os.ReadFile(filepath.Join("..", "..", path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown := 0
+		for _, command := range []string{"status db", "explain pod/db-0"} {
+			_, rest, _ := strings.Cut(string(text), "$ kubectl meshpdb "+command+" -n prod\n")
+			output, _, _ := strings.Cut(rest, "```")
+			if output != "" && strings.Contains(golden.String(), "$ kubectl meshpdb "+command+"\n"+output) {
+				shown++
+			}
+		}
+		if shown != 2 {
+			t.Errorf("%s: %d of 2 outputs are as they come", path, shown)
+		}
+	}
+}
