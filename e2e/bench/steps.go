@@ -24,8 +24,6 @@ func meaning(step string) string {
 		return "write the grant to the Kubernetes API"
 	case "WithdrawClaim":
 		return "take the claim back, after the answer if need be"
-	case "AwaitOther":
-		return "wait until another request for the same pod is decided, before the claim"
 	default:
 		return ""
 	}

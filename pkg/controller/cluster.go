@@ -59,14 +59,8 @@ func (c *Cluster) SeemsEnded(ctx context.Context, namespace, name, uid string) p
 
 // LivePods implements publish.Cluster. It lists by quorum, once per restore of
 // an instance, never for a decision.
-func (c *Cluster) LivePods(ctx context.Context) (map[string]bool, uint64, error) {
+func (c *Cluster) LivePods(ctx context.Context) (map[string]bool, error) {
 	return c.Workload.LiveCovered(ctx)
-}
-
-// AliveAfter implements publish.Cluster.
-func (c *Cluster) AliveAfter(ctx context.Context, namespace, name, uid string, version uint64) bool {
-	pod, err := c.Workload.CachedPod(ctx, namespace, name)
-	return err == nil && pod != nil && string(pod.UID) == uid && pod.DeletionTimestamp == nil && workload.Version(pod.ResourceVersion) > version
 }
 
 // InstanceGone implements publish.Cluster.

@@ -110,7 +110,7 @@ func TestLivePodsAndEnds(t *testing.T) {
 	uncovered.Labels = nil
 	h := newHall(t, globalService("n", "db"), readyPod("n", "p0"), going, uncovered, readyPod("m", "p1"))
 	c := newCluster(h)
-	if _, _, err := c.LivePods(t.Context()); err == nil {
+	if _, err := c.LivePods(t.Context()); err == nil {
 		t.Error("no budget is known yet, and that was taken for none")
 	}
 	for _, row := range []struct {
@@ -126,22 +126,7 @@ func TestLivePodsAndEnds(t *testing.T) {
 			t.Errorf("%s %s: %t %d %v", row.pod, row.uid, ended, seems, err)
 		}
 	}
-	// Objects of the fake API server begin at version 999.
-	for _, row := range []struct {
-		pod, uid string
-		version  uint64
-		want     bool
-	}{
-		{"p0", "n/p0", 998, true}, {"p0", "n/p0", 999, false}, {"p0", "its predecessor", 998, false}, {"going", "n/going", 998, false}, {"gone", "n/gone", 998, false},
-	} {
-		if got := c.AliveAfter(t.Context(), "n", row.pod, row.uid, row.version); got != row.want {
-			t.Errorf("%s %s after %d: %t", row.pod, row.uid, row.version, got)
-		}
-	}
 	h.before["getv1.Pod"] = func() error { return errors.New("broken") }
-	if c.AliveAfter(t.Context(), "n", "p0", "n/p0", 998) {
-		t.Error("a pod that could not be read seems alive")
-	}
 	if c.SeemsEnded(t.Context(), "n", "gone", "n/gone") != publish.Alive {
 		t.Error("a pod that could not be read seems to have ended")
 	}

@@ -127,8 +127,8 @@ type Decider struct {
 
 	mu          sync.Mutex
 	undecidable map[string]spell
-	// claiming holds the attempts under way by pod UID.
-	claiming map[string]*attempt
+	// claiming holds the attempts under way by pod UID: the ticket that each has kept, 0 if none.
+	claiming map[string]uint64
 	// seen is the largest ticket that was ever seen, by namespace: a peer that has drawn the last one ends the order
 	// of arrival where it takes part, and nowhere else.
 	seen  map[string]uint64
@@ -156,7 +156,7 @@ func New(config Config) (*Decider, error) {
 		config.Round = func(int) {}
 	}
 	d := &Decider{
-		config: config, shared: newShared(config), undecidable: map[string]spell{}, claiming: map[string]*attempt{}, seen: map[string]uint64{},
+		config: config, shared: newShared(config), undecidable: map[string]spell{}, claiming: map[string]uint64{}, seen: map[string]uint64{},
 		turns: claim.NewTurns(config.Random), telling: map[string]*telling{},
 	}
 	d.ending, d.end = context.WithCancel(context.Background())
@@ -185,25 +185,8 @@ func (d *Decider) Decide(ctx context.Context, r Request) claim.Outcome {
 		return d.preview(ctx, r)
 	}
 	ticket := d.keptTicket(r)
-	mine, other := d.claim(r, ticket)
-	for other != nil {
-		start := time.Now()
-		o, refused := other.refuses(ctx, r)
-		d.config.Observe(ctx, awaitOther, time.Since(start))
-		if refused {
-			d.refused(r, o, nil, true)
-			return o
-		}
-		if other.outcome.Allowed {
-			// All that waited for it go on together: their moves share a write.
-			break
-		}
-		mine, other = d.claim(r, ticket)
-	}
-	o := Undecided("the disruption of %s could not be decided", r.Pod)
-	// Also after a panic: whoever waits for it must not wait for ever.
-	defer func() { d.claimed(r.UID, mine, o) }()
-	o = d.run(ctx, r, ticket)
+	defer d.claim(r.UID, ticket)()
+	o := d.run(ctx, r, ticket)
 	switch {
 	case o.Allowed:
 		d.served(r, o)
@@ -211,6 +194,19 @@ func (d *Decider) Decide(ctx context.Context, r Request) claim.Outcome {
 		d.refused(r, o, nil, true)
 	}
 	return o
+}
+
+// claim notes an attempt until the returned function is called.
+func (d *Decider) claim(uid string, ticket uint64) (done func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.claiming[uid] = ticket
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		// Another request for the pod may still run; its claim is the same one (R8).
+		delete(d.claiming, uid)
+	}
 }
 
 // preview decides from fresh reads, without a claim: it may be outdated at

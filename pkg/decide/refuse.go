@@ -53,8 +53,8 @@ func (d *Decider) standing(r Request, snapshots []claim.Snapshot) (standing map[
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	mine := d.ticket(r, snapshots)
-	for uid, a := range d.claiming {
-		younger := mine > 0 && (a.ticket == 0 || a.ticket > mine)
+	for uid, ticket := range d.claiming {
+		younger := mine > 0 && (ticket == 0 || ticket > mine)
 		if standing[uid] == budget.Unclaimed && !younger {
 			standing[uid], guessed = budget.PendingHigher, true
 		}

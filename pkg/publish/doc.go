@@ -7,7 +7,6 @@
 // more, because its successor begins a new incarnation in every instance.
 //
 // A pod is shown as available only after a quorum read of this publisher has
-// seen it alive, or the informer has in a state newer than such a read, and
-// never again after its end was seen (assumption A2 of the protocol): an
-// informer that starts from an old list would raise the dead.
+// seen it alive, and never again after its end was seen (assumption A2 of the
+// protocol): an informer that starts from an old list would raise the dead.
 package publish

@@ -90,7 +90,7 @@ func (p *Publisher) list(ctx context.Context, name string, state *instanceState)
 		return nil, err
 	}
 	before := p.verifiedPods()
-	live, version, err := p.config.Workload.LivePods(ctx)
+	live, err := p.config.Workload.LivePods(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list pods: %w", err)
 	}
@@ -104,7 +104,7 @@ func (p *Publisher) list(ctx context.Context, name string, state *instanceState)
 	if err != nil {
 		return nil, err
 	}
-	p.verify(before, live, version)
+	p.verify(before, live)
 	p.doubtAll(state)
 	if err := p.config.Store.Stored(ctx, name, func(page map[string]string) { p.compareRecords(page, state) }); err != nil {
 		return nil, err
@@ -190,7 +190,7 @@ func (p *Publisher) verifiedPods() map[string]bool {
 
 // verify takes a quorum list in: live pods may be shown as available, and
 // those that were verified before the list began only if it has them.
-func (p *Publisher) verify(before, live map[string]bool, version uint64) {
+func (p *Publisher) verify(before, live map[string]bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	maps.DeleteFunc(p.verified, func(uid string, _ bool) bool { return before[uid] })
@@ -199,7 +199,7 @@ func (p *Publisher) verify(before, live map[string]bool, version uint64) {
 			p.verified[uid] = true
 		}
 	}
-	p.listed, p.version = true, max(p.version, version)
+	p.listed = true
 	for id, e := range p.parts {
 		p.show(id, p.exhibit(e.Part))
 	}

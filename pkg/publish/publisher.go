@@ -54,12 +54,8 @@ type Cluster interface {
 	// Parts returns this cluster's part in every budget: the budgets by a quorum
 	// list, their pods from the informers.
 	Parts(ctx context.Context) ([]Part, error)
-	// LivePods returns, by a quorum list, the covered pods that exist and are not terminating, by UID,
-	// and the version of the API server's state that it shows, 0 if that cannot be told.
-	LivePods(ctx context.Context) (live map[string]bool, version uint64, err error)
-	// AliveAfter reports whether the informer has shown a pod in a state newer than a
-	// version, and not terminating. It costs nothing.
-	AliveAfter(ctx context.Context, namespace, pod, uid string, version uint64) bool
+	// LivePods returns, by a quorum list, the covered pods that exist and are not terminating, by UID.
+	LivePods(ctx context.Context) (map[string]bool, error)
 	// Ended reports, by a quorum read, whether a pod is terminating or gone.
 	Ended(ctx context.Context, namespace, pod, uid string) (bool, error)
 	// SeemsEnded is what the informer shows of a pod, which costs nothing.
@@ -145,11 +141,9 @@ type Publisher struct {
 	// shown or not: a list that began earlier must not bring it back.
 	removals uint64
 	removed  map[string]uint64
-	// listed: a restore of this term has verified by one list what stood then, at
-	// this version; 0 if that cannot be told.
-	listed  bool
-	version uint64
-	// verified pods were seen alive by a quorum read of this publisher, or later.
+	// listed: a restore of this term has verified by one list what stood then.
+	listed bool
+	// verified pods were seen alive by a quorum read of this publisher.
 	verified map[string]bool
 	// ended pods were seen terminating or gone by a quorum read, and when.
 	ended map[string]time.Time
@@ -187,7 +181,7 @@ func New(config Config) (*Publisher, error) {
 func (p *Publisher) reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.parts, p.removed, p.listed, p.version = map[string]*exhibit{}, map[string]uint64{}, false, 0
+	p.parts, p.removed, p.listed = map[string]*exhibit{}, map[string]uint64{}, false
 	p.verified, p.ended = map[string]bool{}, map[string]time.Time{}
 	p.instances = map[string]*instanceState{}
 }
@@ -234,16 +228,11 @@ func (p *Publisher) Run(ctx context.Context) error {
 
 // Set publishes this cluster's part in a budget from now on. A pod that no
 // quorum read has seen alive yet is shown as not ready until one has: the list
-// of the restore that is to come, or after that a look at the pod itself. A pod
-// that has changed since that list needs no look: what the informer shows of it is newer.
+// of the restore that is to come, or after that a look at the pod itself.
 func (p *Publisher) Set(ctx context.Context, part Part) error {
 	var failure error
-	unknown, listed := p.unknown(part)
-	for _, pod := range unknown {
-		ended, err := false, error(nil)
-		if listed == 0 || !p.config.Workload.AliveAfter(ctx, part.Namespace, pod.Name, pod.UID, listed) {
-			ended, err = p.config.Workload.Ended(ctx, part.Namespace, pod.Name, pod.UID)
-		}
+	for _, pod := range p.unknown(part) {
+		ended, err := p.config.Workload.Ended(ctx, part.Namespace, pod.Name, pod.UID)
 		if err != nil {
 			failure = err
 			continue
@@ -260,20 +249,20 @@ func (p *Publisher) Set(ctx context.Context, part Part) error {
 	return failure
 }
 
-// unknown returns the pods of a part that must be looked at before they may be
-// shown as available, and the version of the list that did not have them.
-func (p *Publisher) unknown(part Part) (unknown []wire.Pod, version uint64) {
+// unknown returns the pods of a part that must be looked at before they may be shown as available.
+func (p *Publisher) unknown(part Part) []wire.Pod {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.listed {
-		return nil, 0
+		return nil
 	}
+	var unknown []wire.Pod
 	for _, pod := range part.Pods {
 		if _, ended := p.ended[pod.UID]; pod.Unavailable == wire.Available && !p.verified[pod.UID] && !ended {
 			unknown = append(unknown, pod)
 		}
 	}
-	return unknown, p.version
+	return unknown
 }
 
 // Remove stops publishing a budget.

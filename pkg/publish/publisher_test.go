@@ -305,39 +305,6 @@ func TestNoPodIsAvailableBeforeItWasSeenAlive(t *testing.T) {
 			expect(t, "quorum reads", s.taken("Ended"), []string{"Ended p1", "Ended dead"})
 		})
 	})
-	t.Run("shown in a state newer than the list", func(t *testing.T) {
-		s := newSite()
-		s.listed = 10
-		s.play(t, func(t *testing.T, p *Publisher) {
-			s.edit(func() { s.versions["young"], s.versions["old"] = 11, 10 })
-			if err := p.Set(t.Context(), part(1, "p0", "young", "old")); err != nil {
-				t.Error(err)
-			}
-			synctest.Wait()
-			expect(t, "i1", s.shows("i1"), []string{"b=1", "old=Terminating", "p0=Available", "young=Available"})
-			expect(t, "quorum reads", s.taken("Ended"), []string{"Ended old"})
-			// Only the newest list tells whether the informer is ahead of this publisher.
-			s.edit(func() { s.listed = 20; s.stores["i1"].incarnation = "of another publisher" })
-			pass(3 * time.Second)
-			if err := p.Set(t.Context(), part(1, "p0", "young")); err != nil {
-				t.Error(err)
-			}
-			synctest.Wait()
-			expect(t, "after a later list", s.shows("i1"), []string{"b=1", "p0=Available", "young=Terminating"})
-			expect(t, "quorum reads", s.taken("Ended"), []string{"Ended young"})
-		})
-	})
-	t.Run("where lists have no versions", func(t *testing.T) {
-		s := newSite()
-		s.play(t, func(t *testing.T, p *Publisher) {
-			s.edit(func() { s.versions["young"] = 11 })
-			if err := p.Set(t.Context(), part(1, "p0", "young")); err != nil {
-				t.Error(err)
-			}
-			synctest.Wait()
-			expect(t, "i1", s.shows("i1"), []string{"b=1", "p0=Available", "young=Terminating"})
-		})
-	})
 	t.Run("in an earlier list only", func(t *testing.T) {
 		s := newSite()
 		s.play(t, func(t *testing.T, p *Publisher) {

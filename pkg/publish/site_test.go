@@ -35,9 +35,6 @@ type site struct {
 	parts []Part
 	alive map[string]bool
 	seen  map[string]Sight
-	// listed is the version of a list of pods that begins now, versions are those that the informer shows.
-	listed   uint64
-	versions map[string]uint64
 	// retirable instances let their marker be taken off; gone ones nobody can read.
 	retirable, gone map[string]bool
 	ids             int
@@ -57,7 +54,7 @@ func newSite(instances ...string) *site {
 	}
 	s := &site{
 		before: map[string]func(context.Context) error{}, stores: map[string]*store{}, configured: instances,
-		parts: []Part{part(1, "p0")}, alive: map[string]bool{"p0": true}, seen: map[string]Sight{}, versions: map[string]uint64{}, gone: map[string]bool{}, retirable: map[string]bool{},
+		parts: []Part{part(1, "p0")}, alive: map[string]bool{"p0": true}, seen: map[string]Sight{}, gone: map[string]bool{}, retirable: map[string]bool{},
 	}
 	for _, i := range instances {
 		s.stores[i] = &store{values: map[string]string{}}
@@ -414,19 +411,13 @@ func (s *site) Parts(ctx context.Context) ([]Part, error) {
 	return slices.Clone(s.parts), nil
 }
 
-func (s *site) LivePods(ctx context.Context) (map[string]bool, uint64, error) {
+func (s *site) LivePods(ctx context.Context) (map[string]bool, error) {
 	if err := s.call(ctx, "LivePods"); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return maps.Clone(s.alive), s.listed, nil
-}
-
-func (s *site) AliveAfter(_ context.Context, _, _, uid string, version uint64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.versions[uid] > version && s.seen[uid] != Terminating
+	return maps.Clone(s.alive), nil
 }
 
 func (s *site) Ended(ctx context.Context, _, _, uid string) (bool, error) {

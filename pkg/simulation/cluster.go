@@ -66,8 +66,6 @@ func (p *pod) covered(b int) bool { return b == 0 || p.number%2 == 0 }
 type sighting struct {
 	pod                      *pod
 	ready, terminating, gone bool
-	// version orders the sightings of a cluster.
-	version uint64
 }
 
 // spec is one version of a budget in one cluster.
@@ -130,7 +128,7 @@ func (c *cluster) create(number int) *pod {
 // sighted tells the informers, and Cilium, of a change of a pod.
 func (c *cluster) sighted(p *pod) {
 	c.tell(p)
-	c.sightings = append(c.sightings, sighting{p, p.ready, p.terminating, p.gone, uint64(len(c.sightings) + 1)})
+	c.sightings = append(c.sightings, sighting{p, p.ready, p.terminating, p.gone})
 	c.inform()
 	c.later(c.delay(c.ExportLag), c.name+" exports endpoints", c.exportAll)
 }

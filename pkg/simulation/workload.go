@@ -37,32 +37,16 @@ func (w workload) Parts(ctx context.Context) ([]publish.Part, error) {
 }
 
 // LivePods implements publish.Cluster.
-func (w workload) LivePods(ctx context.Context) (map[string]bool, uint64, error) {
-	list, err := do[livePods](ctx, w.apiCall("list pods", func() (any, error) {
-		list := livePods{uids: map[string]bool{}, version: uint64(len(w.cluster.sightings))}
+func (w workload) LivePods(ctx context.Context) (map[string]bool, error) {
+	return do[map[string]bool](ctx, w.apiCall("list pods", func() (any, error) {
+		live := map[string]bool{}
 		for _, p := range w.cluster.pods {
 			if !p.terminating {
-				list.uids[p.uid] = true
+				live[p.uid] = true
 			}
 		}
-		return list, nil
+		return live, nil
 	}))
-	return list.uids, list.version, err
-}
-
-// livePods are the pods of one moment, which is after so many sightings.
-type livePods struct {
-	uids    map[string]bool
-	version uint64
-}
-
-// AliveAfter implements publish.Cluster.
-func (w workload) AliveAfter(_ context.Context, _, name, uid string, version uint64) bool {
-	w.yield("look at pod " + uid)
-	w.informer.mu.Lock()
-	defer w.informer.mu.Unlock()
-	seen, known := w.informer.pods[name]
-	return known && seen.pod.uid == uid && !seen.terminating && seen.version > version
 }
 
 // Ended implements publish.Cluster.
