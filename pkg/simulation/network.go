@@ -69,11 +69,14 @@ func (w *world) fate(c *call) fate {
 	return f
 }
 
+// slowest is the longest delay: a rest outlasts it.
+const slowest = time.Minute
+
 // delay draws a delay around base; now and then a long one.
 func (w *world) delay(base time.Duration) time.Duration {
 	d := base/2 + time.Duration(w.rand.Int64N(int64(base)))
 	if !w.quiet && w.rand.IntN(1000) < w.Slow {
-		d *= time.Duration(1 << (2 + w.rand.IntN(9)))
+		d = min(d<<(2+w.rand.IntN(9)), slowest)
 	}
 	return d
 }
