@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -128,5 +129,31 @@ func TestKeysRoundTrip(t *testing.T) {
 		if k, err := ParseKey("eu-1", key); err == nil {
 			t.Errorf("%s: parsed as %+v", key, k)
 		}
+	}
+}
+
+// TestNoRecordTellsATime: clocks of clusters may differ and jump, for nothing
+// that crosses clusters says when. How long somebody has waited is a duration.
+func TestNoRecordTellsATime(t *testing.T) {
+	var look func(path string, kind reflect.Type)
+	look = func(path string, kind reflect.Type) {
+		switch kind.Kind() {
+		case reflect.Pointer, reflect.Slice, reflect.Array:
+			look(path, kind.Elem())
+		case reflect.Map:
+			look(path+" (key)", kind.Key())
+			look(path, kind.Elem())
+		case reflect.Struct:
+			if kind == reflect.TypeFor[time.Time]() {
+				t.Errorf("%s tells a time", path)
+				return
+			}
+			for i := range kind.NumField() {
+				look(path+"."+kind.Field(i).Name, kind.Field(i).Type)
+			}
+		}
+	}
+	for _, r := range golden() {
+		look(reflect.TypeOf(r).Elem().Name(), reflect.TypeOf(r))
 	}
 }
