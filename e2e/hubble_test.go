@@ -9,13 +9,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/meshpdb/meshpdb/e2e/sandbox"
 	"github.com/meshpdb/meshpdb/e2e/scenario"
@@ -48,7 +52,8 @@ func TestHubble(t *testing.T) {
 	if err := w.SetMaxUnavailable(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
-	pod := firstPod(t, w, c2).Name
+	victim := firstPod(t, w, c2)
+	pod := victim.Name
 	eventually(t, 30*time.Second, "the bound of 0 holds", func() error {
 		if err := c2.Client.PolicyV1().Evictions(w.Namespace).Evict(t.Context(), dryEviction(w.Namespace, pod)); err == nil {
 			return fmt.Errorf("it is allowed")
@@ -59,7 +64,14 @@ func TestHubble(t *testing.T) {
 	if out, err := kubectlDelete(t, c1, "-n hubble deployment db --dry-run=server"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	t.Run("filters", func(t *testing.T) { wantFilters(t, h, pod) })
+	autoscaler := *c2.Config
+	autoscaler.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:kube-system:cluster-autoscaler", Groups: []string{"system:masters"}}
+	client, err := kubernetes.NewForConfig(&autoscaler)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRefusal(t, client.PolicyV1().Evictions(w.Namespace).Evict(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: pod}}), 0, "needs 6")
+	t.Run("filters", func(t *testing.T) { wantFilters(t, h, victim) })
 	t.Run("export", func(t *testing.T) { wantExport(t, h, pod) })
 	t.Run("without peer service", func(t *testing.T) { wantRelayWithoutPeers(t, h, w, c2, pod) })
 }
@@ -291,7 +303,9 @@ func wantShownAtOnce(t *testing.T, h *hubbleMesh, w *scenario.Workload, c *scena
 }
 
 // wantFilters checks what each filter finds and leaves out.
-func wantFilters(t *testing.T, h *hubbleMesh, pod string) {
+func wantFilters(t *testing.T, h *hubbleMesh, victim corev1.Pod) {
+	pod := victim.Name
+	last := h.last(t, "--verdict", "DROPPED", "--from-workload", "User/admin")
 	for _, c := range []struct{ args, has, hasNot string }{
 		{"--verdict DROPPED", "DROPPED", "FORWARDED"},
 		{"--verdict FORWARDED", "FORWARDED", "DROPPED"},
@@ -316,7 +330,23 @@ func wantFilters(t *testing.T, h *hubbleMesh, pod string) {
 		{"--http-method POST", "evicting", "deleting deployment"},
 		{"--http-method DELETE", "deleting deployment", "evicting"},
 		{"--http-path /api/v1/namespaces/hubble/pods/.*/eviction", "evicting", "deleting deployment"},
+		{"--http-header X-Remote-User:admin", "by admin", "by system:"},
 		{"--http-header X-Remote-User:nobody", "", "->"},
+		{"--http-url /api/v1/namespaces/hubble/pods/.*/eviction", "evicting", "deleting deployment"},
+		{"--from-workload User/admin", "by admin", "by system:"},
+		{"--from-workload ServiceAccount/cluster-autoscaler", "by system:serviceaccount:kube-system:cluster-autoscaler", "by admin"},
+		{"--from-namespace kube-system", "by system:", "by admin"},
+		{"--from-label k8s:io.cilium.k8s.policy.serviceaccount=cluster-autoscaler", "by system:", "by admin"},
+		{"--from-service kube-system/cluster-autoscaler", "by system:", "by admin"},
+		{"--from-service /admin", "by admin", "by system:"},
+		{"--from-cluster c2", "by system:", "by admin"},
+		{"--to-ip " + victim.Status.PodIP, "hubble/" + pod, "in c1"},
+		{"--from-ip 0.0.0.0/0", "", "->"},
+		{"--to-identity 1", "", "->"},
+		{"--uuid " + last.Flow.UUID, "hubble/" + pod, "by system:"},
+		{"--uuid 00000000-0000-0000-0000-000000000000", "", "->"},
+		{"--not-reply", "hubble/" + pod, ""},
+		{"--reply", "", "->"},
 		{"--type l7", "http-request", ""},
 		{"--type drop", "", "->"},
 		{"--cluster c2", "DROPPED", "in c1"},
@@ -331,9 +361,12 @@ func wantFilters(t *testing.T, h *hubbleMesh, pod string) {
 		{"--cel-expression _flow.emitter.name=='hubble'", "", "->"},
 		{"--since 1h", "hubble/" + pod, ""},
 		{"--until 1h", "", "->"},
+		{"--since 1h --until 0s", "hubble/" + pod, ""},
+		{"--all", "hubble/" + pod, ""},
+		{"--first 100", "hubble/" + pod, ""},
 	} {
 		args := append(strings.Fields(c.args), "--print-node-name")
-		if !strings.Contains(c.args, "--until") && !strings.Contains(c.args, "--since") {
+		if !slices.ContainsFunc([]string{"--until", "--since", "--all", "--first"}, func(which string) bool { return strings.Contains(c.args, which) }) {
 			args = append(args, "--last", "100")
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -345,6 +378,22 @@ func wantFilters(t *testing.T, h *hubbleMesh, pod string) {
 	}
 	out, err := h.observe(t.Context(), "", "--last", "1", "--print-node-name", "--verdict", "DROPPED").CombinedOutput()
 	t.Logf("hubble observe --last 1 --verdict DROPPED (%v)\n%s", err, out)
+}
+
+// last is the newest decision that filters let through.
+func (h *hubbleMesh) last(t *testing.T, filters ...string) line {
+	t.Helper()
+	out, err := h.observe(t.Context(), "", append(filters, "--last", "1", "-o", "json")...).Output()
+	var newest line
+	for text := range strings.Lines(string(out)) {
+		if err := json.Unmarshal([]byte(text), &newest); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+	}
+	if err != nil || newest.Flow.UUID == "" {
+		t.Fatalf("hubble observe %v (%v) says\n%s", filters, err, out)
+	}
+	return newest
 }
 
 // wantExport reads the files as the audit trail that they are.

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -52,7 +53,7 @@ func TestAdmissionOfBudgets(t *testing.T) {
 	if err := c.API.Create(t.Context(), good); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.API.Delete(t.Context(), good) })
+	t.Cleanup(func() { _ = c.API.Delete(context.WithoutCancel(t.Context()), good) })
 	body := []byte(`{"spec":{"service":"other"}}`)
 	err := c.API.Patch(t.Context(), good, client.RawPatch(types.MergePatchType, body))
 	if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "service is immutable") {

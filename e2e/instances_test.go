@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -31,7 +32,7 @@ func TestEveryInstanceIsWritten(t *testing.T) {
 	removed := false
 	t.Cleanup(func() {
 		if !removed {
-			_ = c1.RemoveInstance(t.Context(), second)
+			_ = c1.RemoveInstance(context.WithoutCancel(t.Context()), second)
 		}
 	})
 	wantRegistered(t, 2)
