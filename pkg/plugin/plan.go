@@ -308,7 +308,7 @@ func goes(s drainplan.Step) string {
 
 func summary(plan drainPlan) string {
 	if len(plan.Steps) == 0 {
-		return fmt.Sprintf("nothing is to be evicted from %s", strings.Join(plan.Nodes, ", "))
+		return fmt.Sprintf("no pod is to be evicted from %s", strings.Join(plan.Nodes, ", "))
 	}
 	words := []string{fmt.Sprintf("%d of %d pods would go at once", plan.AtOnce, len(plan.Steps))}
 	if plan.Later > 0 {

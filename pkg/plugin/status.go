@@ -152,7 +152,7 @@ func (o *statusOptions) tell(reports []hold.Report) error {
 		o.held(say, r)
 		switch {
 		case r.Suspended:
-			say.say("  It is suspended in this cluster, where disruptions go whatever it says. The other clusters still hold theirs. Resume it: kubectl -n %s meshpdb resume %s", r.Namespace, r.Name)
+			say.say("  It is suspended in this cluster, where disruptions go whatever it says. The other clusters still hold theirs. Resume it: kubectl meshpdb resume %s -n %s", r.Name, r.Namespace)
 		case !r.Enforced:
 			say.say("  It is not enforced in this cluster: %s.", r.NotEnforced)
 		}

@@ -104,7 +104,7 @@ func (f Facts) shape(b *v1alpha1.MeshPodDisruptionBudget) []Finding {
 		if known != nil && !slices.Contains(known, c.Name) {
 			all = append(all, Finding{
 				Level: Error, Check: Budgets, Message: fmt.Sprintf("budget %s counts on cluster %s, which is not in this cluster's ClusterMesh configuration", r.FullName(), c.Name),
-				Fix: fmt.Sprintf("connect it (cilium clustermesh connect); if it is gone for ever: kubectl meshpdb forget %s", c.Name),
+				Fix: fmt.Sprintf("connect it (cilium clustermesh connect); if it is gone for ever: kubectl meshpdb forget %s -A", c.Name),
 			})
 		}
 		if c.Reachable && c.ShortSince != nil && f.Now.Sub(c.ShortSince.Time) > long {
@@ -117,7 +117,7 @@ func (f Facts) shape(b *v1alpha1.MeshPodDisruptionBudget) []Finding {
 	}
 	for _, w := range b.Status.Waiting {
 		if f.Now.Sub(w.Since.Time) > long {
-			say(fmt.Sprintf("%s %s has waited for budget %s since %s: %s", w.Kind, w.Name, r.FullName(), f.ago(w.Since.Time), w.Message), fmt.Sprintf("kubectl -n %s meshpdb status %s says who holds it back", b.Namespace, b.Name))
+			say(fmt.Sprintf("%s %s has waited for budget %s since %s: %s", w.Kind, w.Name, r.FullName(), f.ago(w.Since.Time), w.Message), fmt.Sprintf("kubectl meshpdb status %s -n %s says who holds it back", b.Name, b.Namespace))
 			break
 		}
 	}

@@ -145,7 +145,7 @@ func peerFix(s roster.Store) string {
 	case strings.Contains(s.Message, "permission denied"):
 		return fmt.Sprintf("the certificate's user may not read cilium/state in %s: use the remote certificate of Cilium", s.Name)
 	}
-	return fmt.Sprintf("start clustermesh-apiserver in %s, or mend the path to it (cilium clustermesh status); if %s is gone for ever: kubectl meshpdb forget %s", s.Name, s.Name, s.Name)
+	return fmt.Sprintf("start clustermesh-apiserver in %s, or mend the path to it (cilium clustermesh status); if %s is gone for ever: kubectl meshpdb forget %s -A", s.Name, s.Name, s.Name)
 }
 
 // seenBy says so if not all replicas see it the same way.

@@ -162,7 +162,7 @@ func holders(b *v1alpha1.MeshPodDisruptionBudget, r *Report) []Holder {
 	if r.unread() == 0 && r.Desired >= r.Expected {
 		all = append(all, Holder{
 			Reason: Never, Sentence: fmt.Sprintf("budget %s with %s wants all of its %s available", r.FullName(), strictest(r), pods(r.Expected)),
-			Frees: "a bound that leaves room, or more pods: it never allows a disruption as it is",
+			Frees: "a bound that leaves room: it never allows a disruption as it is",
 		})
 	}
 	for _, c := range r.Clusters {
@@ -187,7 +187,7 @@ func holder(c Cluster) (Holder, bool) {
 	case !c.Reachable:
 		h.Reason, h.Since = Unread, c.Since
 		h.Sentence = fmt.Sprintf("cluster %s cannot be read: %s", c.Name, c.Message)
-		h.Frees = fmt.Sprintf("its kvstore, once it can be read again (kubectl meshpdb doctor); if %s is gone for ever: kubectl meshpdb forget %s", c.Name, c.Name)
+		h.Frees = fmt.Sprintf("its kvstore, once it can be read again (kubectl meshpdb doctor); if %s is gone for ever: kubectl meshpdb forget %s -A", c.Name, c.Name)
 	case c.Unavailable > 0:
 		h.Reason = Unavailable
 		h.Sentence = fmt.Sprintf("%d of %s in cluster %s %s not available", c.Unavailable, pods(c.Expected), c.Name, are(c.Unavailable))
