@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,9 +38,22 @@ func (h *hall) told(t *testing.T) []roster.Replica {
 func TestRosterTellsChangesAtOnceAndTheRestSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHall(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "other"}})
+		// synctest.Wait tells the race detector of what has been done by then, and of nothing that is done after it.
+		var mu sync.Mutex
+		edit := func(change func()) {
+			mu.Lock()
+			defer mu.Unlock()
+			change()
+		}
+		taken := func() (calls []string) {
+			edit(func() { calls = h.taken() })
+			return calls
+		}
 		tellings := 0
 		message := ""
 		r := &Roster{Client: h, Namespace: "kube-system", Log: logr.Discard(), Tell: func(now time.Time) roster.Replica {
+			mu.Lock()
+			defer mu.Unlock()
 			tellings++
 			// The round trip of every look differs.
 			return roster.Replica{Name: "a", Written: now, Peers: []roster.Store{{Name: "c2", Message: message, RoundTrip: float64(tellings)}}}
@@ -48,47 +62,49 @@ func TestRosterTellsChangesAtOnceAndTheRestSeldom(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- r.Run(ctx) }()
 		synctest.Wait()
-		if calls := strings.Join(h.taken(), ", "); calls != "create "+roster.ConfigMap {
+		if calls := strings.Join(taken(), ", "); calls != "create "+roster.ConfigMap {
 			t.Fatalf("at first: %s", calls)
 		}
 		time.Sleep(roster.Interval - time.Second)
 		synctest.Wait()
-		if calls := h.taken(); len(calls) != 0 {
+		if calls := taken(); len(calls) != 0 {
 			t.Fatalf("without a change: %v", calls)
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if calls := h.taken(); len(calls) != 1 || h.told(t)[0].Age(time.Now()) != 0 {
+		if calls := taken(); len(calls) != 1 || h.told(t)[0].Age(time.Now()) != 0 {
 			t.Fatalf("after the interval: %v", calls)
 		}
-		message = "its kvstore is unreachable"
+		edit(func() { message = "its kvstore is unreachable" })
 		time.Sleep(rosterLook)
 		synctest.Wait()
-		if calls := h.taken(); len(calls) != 1 || h.told(t)[0].Peers[0].Message != message {
+		if calls := taken(); len(calls) != 1 || h.told(t)[0].Peers[0].Message != message {
 			t.Fatalf("after a change: %v, %+v", calls, h.told(t))
 		}
 
 		// Another replica writes between; then the API server fails once.
 		conflicts := 1
-		h.before["update"] = func() error {
-			if conflicts--; conflicts >= 0 {
-				return apierrors.NewConflict(schema.GroupResource{Resource: "configmaps"}, roster.ConfigMap, errors.New("it was changed"))
+		edit(func() {
+			h.before["update"] = func() error {
+				if conflicts--; conflicts >= 0 {
+					return apierrors.NewConflict(schema.GroupResource{Resource: "configmaps"}, roster.ConfigMap, errors.New("it was changed"))
+				}
+				return nil
 			}
-			return nil
-		}
+		})
 		time.Sleep(roster.Interval + time.Second)
 		synctest.Wait()
-		if calls := h.taken(); len(calls) != 2 {
+		if calls := taken(); len(calls) != 2 {
 			t.Fatalf("at a conflict: %v", calls)
 		}
-		h.before["update"] = func() error { return errors.New("no API server") }
+		edit(func() { h.before["update"] = func() error { return errors.New("no API server") } })
 		time.Sleep(roster.Interval)
 		synctest.Wait()
-		h.taken()
-		delete(h.before, "update")
+		taken()
+		edit(func() { delete(h.before, "update") })
 		time.Sleep(rosterLook)
 		synctest.Wait()
-		if calls := h.taken(); len(calls) != 1 {
+		if calls := taken(); len(calls) != 1 {
 			t.Fatalf("after a failure: %v", calls)
 		}
 
