@@ -53,9 +53,11 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 			gauge(c.roundTrip, r.RoundTrip.Seconds(), r.Cluster)
 			gauge(c.seen, seconds(r.Seen), r.Cluster)
 		}
+	}
+	for _, certificate := range c.mesh.Certificates() {
 		// No sample where there is none to read: that the peer is not reachable says enough.
-		if at, err := c.mesh.certificateExpiry(r.Cluster); err == nil {
-			gauge(c.expires, seconds(at), r.Cluster)
+		if certificate.Err == nil {
+			gauge(c.expires, seconds(certificate.Expires), certificate.Of)
 		}
 	}
 }

@@ -348,18 +348,26 @@ func (m *Mesh) Peers() []string {
 func (m *Mesh) members(cluster string) ([]*Member, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p := m.peers[cluster]
-	if cluster == m.config.Cluster {
-		p = m.self
-	}
-	switch {
+	switch p := m.peerOf(cluster); {
 	case p == nil:
 		return nil, errors.New("it is not in this cluster's ClusterMesh configuration")
 	case len(p.members) == 0 && p.err != nil:
 		return nil, p.err
+	default:
+		return p.members, nil
 	}
-	return p.members, nil
 }
+
+// peerOf returns a peer, or the own cluster; nil if it is not configured. It needs m.mu.
+func (m *Mesh) peerOf(cluster string) *peer {
+	if cluster == m.config.Cluster {
+		return m.self
+	}
+	return m.peers[cluster]
+}
+
+// clusters returns the names of all clusters, the own one first.
+func (m *Mesh) clusters() []string { return append([]string{m.config.Cluster}, m.Peers()...) }
 
 // Snapshot reads a cluster afresh (R3): a peer through its Service, the own
 // cluster through any instance with a marker.

@@ -38,7 +38,7 @@ type Reachability struct {
 // Reachable returns the state of the own cluster's and all peers' views.
 func (m *Mesh) Reachable() []Reachability {
 	var all []Reachability
-	for _, name := range append([]string{m.config.Cluster}, m.Peers()...) {
+	for _, name := range m.clusters() {
 		all = append(all, m.reachability(name))
 	}
 	return all
@@ -63,27 +63,10 @@ func (m *Mesh) reachability(name string) Reachability {
 func (m *Mesh) clientFileOf(cluster string) *clientFile {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p := m.peers[cluster]
-	if cluster == m.config.Cluster {
-		p = m.self
+	if p := m.peerOf(cluster); p != nil {
+		return p.file
 	}
-	if p == nil {
-		return nil
-	}
-	return p.file
-}
-
-// certificateExpiry returns when the certificate ends with which a cluster's kvstore is read.
-func (m *Mesh) certificateExpiry(cluster string) (time.Time, error) {
-	file := m.clientFileOf(cluster)
-	if file == nil {
-		return time.Time{}, errors.New("it has no etcd client file")
-	}
-	leaf, err := file.certificate()
-	if err != nil {
-		return time.Time{}, err
-	}
-	return leaf.NotAfter, nil
+	return nil
 }
 
 func (m *Member) reachability() Reachability {
@@ -104,9 +87,7 @@ func (m *Mesh) OwnInstances() []Reachability {
 	m.mu.Unlock()
 	all := make([]Reachability, 0, len(self.members))
 	for _, member := range self.members {
-		r := member.reachability()
-		r.Cluster = m.config.Cluster
-		all = append(all, r)
+		all = append(all, member.reachability())
 	}
 	return all
 }
@@ -126,11 +107,17 @@ type Certificate struct {
 // Certificates reads the client certificates of all clusters, the own one first.
 func (m *Mesh) Certificates() []Certificate {
 	var all []Certificate
-	for _, name := range append([]string{m.config.Cluster}, m.Peers()...) {
-		if file := m.clientFileOf(name); file != nil {
-			expires, err := m.certificateExpiry(name)
-			all = append(all, Certificate{Of: name, File: file.CertFile, Expires: expires, Err: err})
+	for _, name := range m.clusters() {
+		file := m.clientFileOf(name)
+		if file == nil {
+			continue
 		}
+		c := Certificate{Of: name, File: file.CertFile}
+		leaf, err := file.certificate()
+		if c.Err = err; err == nil {
+			c.Expires = leaf.NotAfter
+		}
+		all = append(all, c)
 	}
 	return all
 }
