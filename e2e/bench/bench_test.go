@@ -68,9 +68,13 @@ func chapters() []chapter {
 			Standing: recorded.Usage{Memory: float64(1_000_000 + 300_000*n)}, Ready: d * time.Millisecond,
 		})
 	}
+	paced := make([]live.Result, len(paces))
+	for i := range paced {
+		paced[i] = live.Result{Native: native, Distances: []live.Distance{distance(paceRTT)}}
+	}
 	return []chapter{
 		latencyChapter(live.Result{Native: native, Distances: []live.Distance{distance(0), missed}}),
-		paceChapter(live.Result{Native: native, Distances: []live.Distance{distance(paceRTT)}}),
+		paceChapter(paced),
 		clustersChapter(meshes), endpointsChapter(endpoints), budgetsChapter(budgets),
 	}
 }

@@ -36,7 +36,11 @@ func NewCluster(name string, config *rest.Config) (*Cluster, error) {
 	if err := errors.Join(v1alpha1.AddToScheme(scheme), corev1.AddToScheme(scheme), appsv1.AddToScheme(scheme)); err != nil {
 		return nil, fmt.Errorf("make scheme: %w", err)
 	}
-	clientset, err := kubernetes.NewForConfig(config)
+	// As Kubernetes' own components ask: JSON would cost the machine that clusters and callers share.
+	binary := rest.CopyConfig(config)
+	binary.ContentType = runtime.ContentTypeProtobuf
+	binary.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	clientset, err := kubernetes.NewForConfig(binary)
 	if err != nil {
 		return nil, fmt.Errorf("make client of %s: %w", name, err)
 	}
