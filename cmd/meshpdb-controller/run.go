@@ -143,13 +143,12 @@ func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 	}
 	// A leader that was killed is replaced within lease; one that lives renews well before.
 	lease, renew, retry := 8*time.Second, 6*time.Second, 2*time.Second
-	kept := workload.CacheOptions()
+	informers := workload.CacheOptions()
 	// The controller's namespace is the only place whose slices matter.
-	kept[&discoveryv1.EndpointSlice{}] = cache.ByObject{Namespaces: map[string]cache.Config{o.namespace: {}}}
+	informers.ByObject[&discoveryv1.EndpointSlice{}] = cache.ByObject{Namespaces: map[string]cache.Config{o.namespace: {}}}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
-		Scheme: scheme,
-		// Budgets and ledgers are written back, so they stay whole.
-		Cache:                         cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: kept},
+		Scheme:                        scheme,
+		Cache:                         informers,
 		Metrics:                       o.metricsOptions(),
 		HealthProbeBindAddress:        o.probes,
 		PprofBindAddress:              o.pprof,

@@ -51,7 +51,9 @@ type entry struct {
 // NewCoverage returns an index that knows nothing until it follows informers.
 func NewCoverage() *Coverage { return &Coverage{namespaces: map[string]*coverageOf{}} }
 
-// Follow has informers keep the index in step.
+// Follow has informers keep the index in step. They must be made by
+// [CacheOptions]: then, once Synced returns nil, the index is not older than they are, and
+// knows all that whoever decided before has known at their start.
 func (c *Coverage) Follow(ctx context.Context, informers cache.Informers) error {
 	budgets, err := informers.GetInformer(ctx, &v1alpha1.MeshPodDisruptionBudget{}, cache.BlockUntilSynced(false))
 	if err != nil {

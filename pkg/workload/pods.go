@@ -66,7 +66,8 @@ func NewPods(client kubernetes.Interface) *Pods {
 // listCompact lists page by page, for API servers that do not stream lists:
 // one answer with everything would be in memory whole.
 func listCompact(ctx context.Context, options metav1.ListOptions, list func(context.Context, metav1.ListOptions) (*corev1.PodList, error)) (runtime.Object, error) {
-	// Version 0 would make the API server ignore the limit.
+	// Version 0 would make the API server ignore the limit, and may be answered by what
+	// has long changed (ListAfresh). No list by quorum is older than what was seen before.
 	options.ResourceVersion, options.ResourceVersionMatch, options.Limit = "", "", listPage
 	all := &recordList{}
 	for {

@@ -13,11 +13,16 @@ import (
 // lastApplied is where kubectl apply keeps a second copy of an object.
 const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 
-// CacheOptions say what informers keep of the objects that this package reads:
-// of owners and services only what is read here and by the controllers. None
+// CacheOptions say where informers begin ([NewInformer]) and what they keep: of
+// owners and services only what is read here and by the controllers. None
 // of them is ever written back. Their readers are handed the informers' own
-// objects, and only read them.
-func CacheOptions() map[client.Object]cache.ByObject {
+// objects, and only read them. Budgets and ledgers are written back, so they
+// stay whole.
+func CacheOptions() cache.Options {
+	return cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: kept(), NewInformer: NewInformer}
+}
+
+func kept() map[client.Object]cache.ByObject {
 	shared := true
 	options := map[client.Object]cache.ByObject{}
 	for _, o := range []client.Object{

@@ -67,7 +67,7 @@ func TestStrippedObjectsAnswerAlike(t *testing.T) {
 
 // Budgets are written back: nothing may be taken off them.
 func TestCacheOptionsLeaveBudgetsWhole(t *testing.T) {
-	for o, options := range CacheOptions() {
+	for o, options := range CacheOptions().ByObject {
 		switch o.(type) {
 		case *v1alpha1.MeshPodDisruptionBudget, *v1alpha1.DisruptionLedger:
 			t.Errorf("%T is stripped", o)
