@@ -58,15 +58,11 @@ func (o *observer) grant(r *run) {
 	}
 }
 
-// saw keeps S1: per cluster the claims of the first valid snapshot with the own view.
+// saw keeps S1: per cluster the claims of the first valid snapshot.
 func (o *observer) saw(r *run, snapshots []Snapshot) {
 	r.snapshots = snapshots
 	for _, s := range snapshots {
-		agrees := s.Invalid == ""
-		for _, b := range r.attempt.request.Budgets {
-			agrees = agrees && slices.Equal(s.Budgets[b.Name].View, b.Clusters)
-		}
-		if !agrees || r.first[s.Cluster] != nil {
+		if s.Invalid != "" || r.first[s.Cluster] != nil {
 			continue
 		}
 		r.first[s.Cluster] = map[string]bool{}
@@ -79,6 +75,8 @@ func (o *observer) saw(r *run, snapshots []Snapshot) {
 // prove counts again, from the same snapshots and in the plainest way.
 func (o *observer) prove(r *run, b int) *proof {
 	p := &proof{claim: r.attempt.Claim().ID, order: r.order}
+	at := slices.IndexFunc(r.attempt.request.Budgets, func(c Covering) bool { return c.Name == budgetName(b) })
+	view := ViewID(r.attempt.request.Budgets[at].Clusters)
 	sum, expected := 0, 0
 	var bounds []budget.Bound
 	for _, s := range r.snapshots {
@@ -90,7 +88,10 @@ func (o *observer) prove(r *run, b int) *proof {
 		expected += report.Expected
 		n, first := 0, r.first[s.Cluster]
 		for _, c := range report.Pods {
-			claimed := slices.ContainsFunc(s.Claims, func(k Claim) bool { return k.UID == c.UID && (first == nil || first[k.ID]) })
+			claimed := slices.ContainsFunc(s.Claims, func(k Claim) bool {
+				at := slices.Index(k.Budgets, budgetName(b))
+				return k.UID == c.UID && (first == nil || first[k.ID] || at < 0 || k.Views[at] != view)
+			})
 			if c.Available && !claimed && c.UID != r.pod.uid {
 				n++
 				p.counted = append(p.counted, o.pod(c.UID))

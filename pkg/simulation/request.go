@@ -22,7 +22,7 @@ type request struct {
 	asked   time.Duration
 	// entry is the turn of reads when the step under way began.
 	entry uint64
-	// first holds, by cluster, the claims of the first valid snapshot with the own view (S1 of R3).
+	// first holds, by cluster, the claims of the first valid snapshot (S1 of R3).
 	first     map[string]map[string]bool
 	snapshots []claim.Snapshot
 	// order of the claim among all, by when it stood in every instance; 0 before.

@@ -107,7 +107,7 @@ func (o *witness) saw(r *request) {
 			s = claim.Snapshot{Cluster: c.name, Invalid: "not read in time"}
 		}
 		r.snapshots = append(r.snapshots, s)
-		if s.Invalid != "" || r.first[c.name] != nil || !o.agrees(r, s) {
+		if s.Invalid != "" || r.first[c.name] != nil {
 			continue
 		}
 		r.first[c.name] = map[string]bool{}
@@ -115,27 +115,6 @@ func (o *witness) saw(r *request) {
 			r.first[c.name][k.ID] = true
 		}
 	}
-}
-
-// agrees reports whether a snapshot shows the request's own view.
-func (o *witness) agrees(r *request, s claim.Snapshot) bool {
-	for _, b := range r.budgets {
-		if !slices.Contains(b.Clusters, s.Cluster) {
-			continue
-		}
-		view := s.Budgets[b.Name].View
-		if s.Cluster == r.process.cluster.name {
-			name := b.Name[len(namespace)+1:]
-			read, ended := r.process.reads.after(r.entry, "scope "+name)
-			if view = nil; ended {
-				view = read.Budgets[name].View
-			}
-		}
-		if !slices.Equal(view, b.Clusters) {
-			return false
-		}
-	}
-	return true
 }
 
 // ledger is told every durable write of a ledger, at the moment when it takes effect.
@@ -196,7 +175,7 @@ func (o *witness) prove(r *request, id string, b int) *proof {
 		n, first := 0, r.first[s.Cluster]
 		for _, shown := range report.Pods {
 			claimed := slices.ContainsFunc(s.Claims, func(k claim.Claim) bool {
-				return k.UID == shown.UID && (first == nil || first[k.ID])
+				return k.UID == shown.UID && (first == nil || first[k.ID] || !sameClusters(k, covering))
 			})
 			if shown.Available && !claimed && shown.UID != r.pod.uid {
 				n++
@@ -213,6 +192,13 @@ func (o *witness) prove(r *request, id string, b int) *proof {
 		o.fail("claim %s counted %d pods and had to leave %d", id, sum, p.desired)
 	}
 	return p
+}
+
+// sameClusters reports whether a claim's decision asks the same clusters for a budget: one that came
+// later has then met ours in each of them.
+func sameClusters(k claim.Claim, covering claim.Covering) bool {
+	at := slices.Index(k.Budgets, covering.Name)
+	return at >= 0 && at < len(k.Views) && k.Views[at] == claim.ViewID(covering.Clusters)
 }
 
 // answered is the moment when the API server hears the answer.
