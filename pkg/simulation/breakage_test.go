@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/client-go/tools/cache"
+
 	"github.com/meshpdb/meshpdb/pkg/budget"
 	"github.com/meshpdb/meshpdb/pkg/claim"
 	"github.com/meshpdb/meshpdb/pkg/decide"
@@ -99,7 +101,7 @@ func breakages() []broken {
 			})
 			return s
 		}},
-		{"R2", "an instance that cannot be written is passed over", 200, 171, func(s *Scenario) { two(s); s.Lose = 60 }, func(_ *process, was seams) seams {
+		{"R2", "an instance that cannot be written is passed over", 50, 24, func(s *Scenario) { two(s); often(s, Sever, time.Second) }, func(_ *process, was seams) seams {
 			s := was
 			s.own = writes{s.own, func(ctx context.Context, i string, claims []claim.Claim) error {
 				_ = was.own.WriteClaims(ctx, i, claims)
@@ -155,6 +157,16 @@ func breakages() []broken {
 		{"R9", "an end is shown by one instance", 100, 0, two, func(_ *process, was seams) seams {
 			s := was
 			s.store = showsInOne{s.store}
+			return s
+		}},
+		{"start", "informers begin with what may be old", 100, 20, func(s *Scenario) {
+			s.Budgets, s.Clusters, s.Replicas, s.Pods, s.Slots, s.InformerLag = 2, 2, 2, 1, 1, 3*time.Second
+			s.Lose, s.Slow = 0, 0
+			often(s, Crash, time.Second)
+			often(s, Drain, 150*time.Millisecond)
+		}, func(_ *process, was seams) seams {
+			s := was
+			s.lists = func(from cache.ListerWatcher) cache.ListerWatcher { return from }
 			return s
 		}},
 		{"R12", "the pod is deleted by its name", 100, 0, func(s *Scenario) { busy(s); s.Stateful, s.ByName, s.Patient = true, true, true }, func(_ *process, was seams) seams { return was }},

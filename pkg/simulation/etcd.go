@@ -88,6 +88,8 @@ type storeClient struct {
 	current *instance
 	life    int
 	watches []*watch
+	// severedUntil: this connection cannot be made.
+	severedUntil time.Duration
 }
 
 func (p *process) newClient(link link, name string, choose func() *instance) mesh.Client {
@@ -148,9 +150,10 @@ func (k *storeClient) reconnect() {
 	k.pump()
 }
 
-// cut reports whether the network between the process and the cluster is down.
+// cut reports whether the network between the process and what it connects to is down.
 func (k *storeClient) cut() bool {
-	return k.link == toPeer && k.process.cutUntil > k.process.now()
+	now := k.process.now()
+	return k.severedUntil > now || k.link == toPeer && k.process.cutUntil > now
 }
 
 // storeCall performs a request at whatever instance the client is led to.

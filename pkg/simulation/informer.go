@@ -4,6 +4,9 @@ import (
 	"context"
 	"sync"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
@@ -78,16 +81,30 @@ func (in *informer) take(s sighting) {
 	}
 }
 
-// list is what an informer begins with: the state of some moment, by the API
-// server's watch cache, which may be behind.
+// list is what informers begin with. The API server answers version 0, which
+// client-go asks for, from a watch cache that may be behind, and what is asked
+// without a version by what is durable.
 func (p *process) list() {
 	c, behind := p.cluster, p.world.rand.IntN(3) == 0
 	p.informer.pods = map[string]sighting{}
 	from := func(all int) int {
+		cached := all
 		if behind && all > 0 {
-			return max(min(all, 1), all-p.world.rand.IntN(min(all, 8)))
+			cached = max(min(all, 1), all-p.world.rand.IntN(min(all, 8)))
 		}
-		return all
+		listed := 0
+		first := p.lists(&cache.ListWatch{ListWithContextFunc: func(_ context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			switch options.ResourceVersion {
+			case "0":
+				listed = cached
+			case "":
+				listed = all
+			}
+			return &metav1.List{}, nil
+		}})
+		_, err := cache.ToListerWithContext(first).ListWithContext(p.ctx, metav1.ListOptions{ResourceVersion: "0"})
+		must(err)
+		return listed
 	}
 	p.hear(from(len(c.sightings)), from(len(c.specs)), from(len(c.ledgers)))
 	p.informSoon()

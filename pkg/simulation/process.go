@@ -12,7 +12,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"github.com/meshpdb/meshpdb/pkg/claim"
+	"k8s.io/client-go/tools/cache"
+
 	"github.com/meshpdb/meshpdb/pkg/decide"
 	"github.com/meshpdb/meshpdb/pkg/ledger"
 	"github.com/meshpdb/meshpdb/pkg/mesh"
@@ -44,8 +45,10 @@ type process struct {
 	decider   *decide.Decider
 	publisher *publish.Publisher
 	informer  informer
-	kicked    chan struct{}
-	leads     bool
+	// lists is what informers list by.
+	lists  func(cache.ListerWatcher) cache.ListerWatcher
+	kicked chan struct{}
+	leads  bool
 	// reads are the snapshots that this process took, for the witness.
 	reads reads
 	ids   atomic.Int64
@@ -86,6 +89,7 @@ func (c *cluster) wire(p *process) {
 	random := rand.New(rand.NewPCG(c.Seed, uint64(c.lives)))
 	var mu sync.Mutex
 	seams := c.broken(p)
+	p.lists = seams.lists
 	p.decider, err = decide.New(decide.Config{
 		Cluster: c.name, Replica: p.name, Ledger: seams.ledger, Registry: seams.registry, Own: seams.own, Clusters: seams.clusters, Scopes: scopes{p},
 		NewID: p.newID, Observe: p.observe,
@@ -297,14 +301,9 @@ type scopes struct{ *process }
 
 // Scope implements decide.Scopes.
 func (s scopes) Scope(ctx context.Context, _, name string) ([]string, error) {
-	read := s.reads.begin("scope " + name)
-	clusters, err := do[[]string](ctx, s.apiCall("scope of "+name, func() (any, error) {
+	return do[[]string](ctx, s.apiCall("scope of "+name, func() (any, error) {
 		return s.cluster.spec(budgetIndex(name)).clusters, nil
 	}))
-	if err == nil {
-		s.reads.end(read, claim.Snapshot{Cluster: "scope " + name, Budgets: map[string]claim.Report{name: {View: clusters}}})
-	}
-	return clusters, err
 }
 
 func budgetIndex(name string) int {

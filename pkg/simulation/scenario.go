@@ -65,6 +65,7 @@ const (
 	Loosen  What = "loosen"  // a cluster states its first bound again
 	Join    What = "join"    // one cluster hears that the last one takes part
 	Replace What = "replace" // a kvstore instance is replaced by another one
+	Sever   What = "sever"   // a replica does not reach one of its own instances; in no plan that a seed draws
 )
 
 // Draw draws the scenario of a seed.

@@ -5,11 +5,14 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/client-go/tools/cache"
+
 	"github.com/meshpdb/meshpdb/pkg/claim"
 	"github.com/meshpdb/meshpdb/pkg/decide"
 	"github.com/meshpdb/meshpdb/pkg/ledger"
 	"github.com/meshpdb/meshpdb/pkg/mesh"
 	"github.com/meshpdb/meshpdb/pkg/publish"
+	"github.com/meshpdb/meshpdb/pkg/workload"
 )
 
 // seams are what a process's packages are joined by; a breakage replaces one.
@@ -22,6 +25,8 @@ type seams struct {
 	clusters     decide.Clusters
 	store        publish.Store
 	workload     publish.Cluster
+	// lists is what informers list by.
+	lists func(cache.ListerWatcher) cache.ListerWatcher
 }
 
 // fullLedger is what deciders and publishers ask of the ledgers.
@@ -33,7 +38,7 @@ type fullLedger interface {
 func (p *process) seams() seams {
 	return seams{
 		ledger: yieldingLedger{p.ledgers, p}, registry: p.registry, registration: p.registry, own: p.mesh.Own(),
-		clusters: clusters{p}, store: yieldingStore{p.mesh.Own(), p}, workload: workload{p},
+		clusters: clusters{p}, store: yieldingStore{p.mesh.Own(), p}, workload: reports{p}, lists: workload.ListAfresh,
 	}
 }
 

@@ -9,14 +9,14 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/publish"
 )
 
-// workload answers the publisher's questions about the own cluster, as package
+// reports answers the publisher's questions about the own cluster, as package
 // controller does.
-type workload struct{ *process }
+type reports struct{ *process }
 
-var _ publish.Cluster = workload{}
+var _ publish.Cluster = reports{}
 
 // Parts implements publish.Cluster: the budgets by quorum, their pods from the informer.
-func (w workload) Parts(ctx context.Context) ([]publish.Part, error) {
+func (w reports) Parts(ctx context.Context) ([]publish.Part, error) {
 	specs, err := do[[]spec](ctx, w.apiCall("list budgets", func() (any, error) {
 		var all []spec
 		for b := range w.Budgets {
@@ -37,7 +37,7 @@ func (w workload) Parts(ctx context.Context) ([]publish.Part, error) {
 }
 
 // LivePods implements publish.Cluster.
-func (w workload) LivePods(ctx context.Context) (map[string]bool, error) {
+func (w reports) LivePods(ctx context.Context) (map[string]bool, error) {
 	return do[map[string]bool](ctx, w.apiCall("list pods", func() (any, error) {
 		live := map[string]bool{}
 		for _, p := range w.cluster.pods {
@@ -50,7 +50,7 @@ func (w workload) LivePods(ctx context.Context) (map[string]bool, error) {
 }
 
 // Ended implements publish.Cluster.
-func (w workload) Ended(ctx context.Context, _, name, uid string) (bool, error) {
+func (w reports) Ended(ctx context.Context, _, name, uid string) (bool, error) {
 	return do[bool](ctx, w.apiCall("get pod "+name+" "+uid, func() (any, error) {
 		at := slices.IndexFunc(w.cluster.pods, func(p *pod) bool { return p.uid == uid })
 		return at < 0 || w.cluster.pods[at].terminating, nil
@@ -58,7 +58,7 @@ func (w workload) Ended(ctx context.Context, _, name, uid string) (bool, error) 
 }
 
 // SeemsEnded implements publish.Cluster.
-func (w workload) SeemsEnded(_ context.Context, _, name, uid string) publish.Sight {
+func (w reports) SeemsEnded(_ context.Context, _, name, uid string) publish.Sight {
 	w.yield("look at pod " + uid)
 	w.informer.mu.Lock()
 	defer w.informer.mu.Unlock()
@@ -74,13 +74,13 @@ func (w workload) SeemsEnded(_ context.Context, _, name, uid string) publish.Sig
 }
 
 // Claims implements publish.Cluster.
-func (w workload) Claims(ctx context.Context) ([]claim.Claim, error) {
+func (w reports) Claims(ctx context.Context) ([]claim.Claim, error) {
 	w.yield("look at the claims")
 	return w.ledgers.From(ctx, informedLedgers{process: w.process})
 }
 
 // InstanceGone implements publish.Cluster.
-func (w workload) InstanceGone(ctx context.Context, name string, _ time.Duration) (bool, error) {
+func (w reports) InstanceGone(ctx context.Context, name string, _ time.Duration) (bool, error) {
 	return do[bool](ctx, w.apiCall("is there instance "+name, func() (any, error) {
 		return !slices.ContainsFunc(w.cluster.instances, func(i *instance) bool { return i.name == name && !i.gone }), nil
 	}))

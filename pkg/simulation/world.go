@@ -161,6 +161,10 @@ func (w *world) act(a Action) {
 			w.stats.Cuts++
 			p.cut(length)
 		}
+	case Sever:
+		if p != nil {
+			p.sever(choose(1<<16), length)
+		}
 	case Hang:
 		if p != nil {
 			w.stats.Hangs++
@@ -240,6 +244,14 @@ func (p *process) cut(length time.Duration) {
 			k.disconnect()
 		}
 	}
+}
+
+// sever cuts the process off one of its own instances, which others reach.
+func (p *process) sever(choice int, length time.Duration) {
+	own := slices.DeleteFunc(slices.Clone(p.clients), func(k *storeClient) bool { return k.link != toOwn })
+	k := own[choice%len(own)]
+	k.severedUntil = p.now() + length
+	k.disconnect()
 }
 
 // crash kills a process; another life of it begins after a while.
