@@ -14,7 +14,7 @@ import (
 // pace is how long pods take to start and to stop.
 type pace struct{ start, stop sandbox.Range }
 
-// paces at which the budget is the limit and not the machine: pods that are fast, and
+// paces at which the budget is the limit rather than the machine: pods that are fast, and
 // pods that are worth a budget.
 var paces = []pace{
 	{start: sandbox.Range{Min: 500 * time.Millisecond, Max: 1700 * time.Millisecond}, stop: sandbox.Range{Min: 200 * time.Millisecond, Max: 600 * time.Millisecond}},
@@ -50,7 +50,7 @@ func measurePace(ctx context.Context, o options, progress io.Writer) (chapter, e
 func paceChapter(results []live.Result) chapter {
 	return chapter{write: func(d *paper.Document) {
 		d.Heading(2, "Pods that take their time")
-		d.Say("The same callers and budgets, with pods that take as long as pods do: now the budget is the limit and not the machine, as in real clusters. " +
+		d.Say("The same callers and budgets, with pods that take as long as pods do: the slower they are, the more the budget is the limit and the less the machine, as in real clusters. " +
 			"What meshpdb costs is how long a slot lies idle between a pod's return and the next permission; what it gains is that a cluster may use what another one leaves.")
 		for i, r := range results {
 			p := paces[i]
