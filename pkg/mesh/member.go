@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/meshpdb/meshpdb/pkg/claim"
 	"github.com/meshpdb/meshpdb/pkg/wire"
@@ -22,6 +24,9 @@ const (
 	// probePerPeer makes it less often in a large mesh, where every replica of
 	// every cluster probes every other cluster: with 255 of them, every 5 s.
 	probePerPeer = 20 * time.Millisecond
+	// silentProbes is how many probes in a row a watch may leave unanswered before the view is
+	// listed anew: the store answers, and what has become of the watch is not known.
+	silentProbes = 5
 	// probeTimeout is when a store counts as unreachable.
 	probeTimeout = 2 * time.Second
 	// listTimeout bounds one page of the list that begins a standing view.
@@ -53,6 +58,8 @@ type Member struct {
 	// has said so: by an event, or by its word that there is none.
 	viewed  time.Time
 	latency time.Duration
+	// sessions is how many have begun.
+	sessions int
 }
 
 func newMember(cluster string, client *clientv3.Client, explain func(error) error, changed func(string)) *Member {
@@ -223,7 +230,7 @@ func (m *Member) follow(ctx context.Context) {
 var errRelist = errors.New("the store may be another one")
 
 func (m *Member) session(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(m.ownStream(ctx))
 	defer cancel()
 	all, header, err := m.list(ctx)
 	if err != nil {
@@ -287,8 +294,33 @@ func (m *Member) session(ctx context.Context) error {
 			if suspect = ""; mismatch {
 				suspect = result.incarnation
 			}
+			if m.silent(time.Now()) {
+				return errRelist
+			}
 		}
 	}
+}
+
+// ownStream has the watch of a new session travel alone. etcd tells of no progress to a stream
+// of which any watch is not in step, and one that an earlier session has left may
+// wait for a revision that the store, emptied since, will not reach for a long time.
+func (m *Member) ownStream(ctx context.Context) context.Context {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sessions++
+	return streamOf(ctx, m.sessions)
+}
+
+// streamOf returns the context by which etcd's client tells the stream of a session from others.
+func streamOf(ctx context.Context, session int) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, "meshpdb-session", strconv.Itoa(session))
+}
+
+// silent reports whether the watch has said nothing for so long that it should not be waited for.
+func (m *Member) silent(now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return now.Sub(m.viewed) > silentProbes*m.probeInterval()
 }
 
 func (m *Member) probeInterval() time.Duration {

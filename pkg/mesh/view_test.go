@@ -10,6 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/meshpdb/meshpdb/pkg/claim"
+	"github.com/meshpdb/meshpdb/pkg/mesh"
 	"github.com/meshpdb/meshpdb/pkg/wire"
 )
 
@@ -298,16 +299,55 @@ func lengthen(t *testing.T, s *store, revision int64) {
 func TestViewsStayYoung(t *testing.T) {
 	t.Parallel()
 	_, here := viewed(t)
-	first := here.Cached("c2", shop()).Seen
+	awaitYounger(t, here)
+	if heard := here.times("shop"); heard > len(complete()) {
+		t.Errorf("%d changes were told of a store in which nothing happens", heard)
+	}
+}
+
+// TestViewsStayYoungBesideALaggard: etcd tells of no progress to a stream of which one watch waits
+// for a revision that is far away. Beside the view's stream that does no harm; within it, the view is listed anew.
+func TestViewsStayYoungBesideALaggard(t *testing.T) {
+	t.Parallel()
+	for name, shared := range map[string]bool{"another stream": false, "its stream": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, here := viewed(t)
+			client, err := mesh.ClientOfPeer(here.Mesh, "c2")
+			if err != nil {
+				t.Fatal(err)
+			}
+			sessions := func() int {
+				n, err := mesh.SessionsOfPeer(here.Mesh, "c2")
+				if err != nil {
+					t.Fatal(err)
+				}
+				return n
+			}
+			awaitYounger(t, here) // by then no session is left from when the store was filled
+			before, ctx := sessions(), t.Context()
+			if shared {
+				ctx = mesh.StreamOf(ctx, before)
+			}
+			client.Watch(ctx, wire.ClusterPrefix("c2"), clientv3.WithPrefix(), clientv3.WithRev(1<<40))
+			awaitYounger(t, here)
+			if anew := sessions() != before; anew != shared {
+				t.Errorf("listed anew: %v, want %v", anew, shared)
+			}
+		})
+	}
+}
+
+// awaitYounger waits until the view of c2 was in step at a later time than that of anything under way now.
+func awaitYounger(t *testing.T, here *site) {
+	t.Helper()
+	first := here.Cached("c2", shop()).Seen.Add(2 * time.Second)
 	await(t, "younger", func() string {
-		if !here.Cached("c2", shop()).Seen.After(first.Add(1500 * time.Millisecond)) {
+		if !here.Cached("c2", shop()).Seen.After(first) {
 			return "as old as before"
 		}
 		return "younger"
 	})
-	if heard := here.times("shop"); heard > len(complete()) {
-		t.Errorf("%d changes were told of a store in which nothing happens", heard)
-	}
 }
 
 // viewed is a site that sees a complete peer, c2.
