@@ -31,13 +31,13 @@ func NewInformer(from cache.ListerWatcher, example runtime.Object, resync time.D
 //     informers show of them alone. Behind, they cost conflicts, refusals and
 //     publications that the next event corrects. It is simpler to have one rule.
 //
-// Where the API server streams lists (WatchList, on by default since Kubernetes
-// 1.34; client-go asks for it) the stream begins with resourceVersion unset,
-// which is consistent already. This is for those that do not, and for any
+// Where the API server streams lists (WatchList, by default in Kubernetes 1.32
+// and since 1.34; client-go asks for it) the stream begins with resourceVersion
+// unset, which is consistent already (KEP-3157). This is for those that do not, and for any
 // single stream that fails: client-go then falls back to a list. All other
 // requests stay as they are. After a watch that ended an informer lists again
 // "not older than" the version that it has seen, or by quorum if that one has
-// expired: it never goes back in time (KEP-365, KEP-2340, KEP-3157).
+// expired: it never goes back in time.
 //
 // It costs a list in pages of 500, by quorum, for each kind and start; [Pods] do the same.
 func ListAfresh(from cache.ListerWatcher) cache.ListerWatcher {
