@@ -128,7 +128,7 @@ func TestPluginExplainsTheNextDenial(t *testing.T) {
 		for _, c := range []*scenario.Cluster{c1, c3} {
 			wantExplained(t, c, w.Namespace, firstPod(t, w, c).Name, "c2 2/3")
 		}
-		t.Log(wantSays(t, 20*time.Second, 0, "status db -n plugin-explain --context c1", "held back by c2", "1 of 3 pods in cluster c2 is not available, since ", "What would free it: those pods, once they are Ready in c2"))
+		t.Log(wantSays(t, 20*time.Second, 0, "status db -n plugin-explain --context c1", "held back by c2 since ", "1 of 3 pods in cluster c2 is not available, since ", "What would free it: the missing pods, once they are Ready in c2"))
 		t.Log(wantSays(t, 20*time.Second, 1, "explain "+pod.Name+" -n plugin-explain --context c1", "would not go now:", "since "))
 		t.Log(wantSays(t, 20*time.Second, 0, "history db -n plugin-explain --context c1", "DisruptionRefused", "meshpoddisruptionbudget/db"))
 		annotatePod(t, c2, &missing, "null")
@@ -143,7 +143,7 @@ func TestPluginExplainsTheNextDenial(t *testing.T) {
 				t.Fatal(err)
 			}
 		}()
-		wantSays(t, 30*time.Second, 0, "status db -n plugin-explain --context c1", "held back by c3", "Cluster c3 cannot be read", "kubectl meshpdb forget c3")
+		wantSays(t, 30*time.Second, 0, "status db -n plugin-explain --context c1", "held back by c3 since ", "Cluster c3 cannot be read since ", "kubectl meshpdb forget c3")
 		wantExplained(t, c1, w.Namespace, pod.Name, "cannot be decided without cluster c3")
 	})
 	t.Run("never", func(t *testing.T) {

@@ -24,10 +24,11 @@ import (
 func TestStatus(t *testing.T) {
 	f := newFleet(t)
 	f.order = []string{"c1"}
-	suspended := named("cache", func(b *v1alpha1.MeshPodDisruptionBudget) {
+	suspendedBudget := func(b *v1alpha1.MeshPodDisruptionBudget) {
 		b.Spec.Suspend = true
 		setCondition(b, v1alpha1.ConditionEnforced, metav1.ConditionFalse, v1alpha1.ReasonSuspended, "spec.suspend is set: disruptions in this cluster go whatever the budget says; the other clusters still hold theirs", before(time.Hour))
-	})
+	}
+	suspended, spentAndSuspended := named("cache", suspendedBudget), named("idle", spent, suspendedBudget)
 	waits := named("queue", spent, func(b *v1alpha1.MeshPodDisruptionBudget) {
 		b.Status.WaitingDisruptions = 1
 		b.Status.Waiting = []v1alpha1.WaitingDisruption{{Kind: "Pod", Name: "queue-0", Reason: v1alpha1.WaitingTaintEviction, Since: before(time.Minute), Message: "node n1 is to be left because of its taint maintenance"}}
@@ -36,13 +37,14 @@ func TestStatus(t *testing.T) {
 		none := intstr.FromInt32(0)
 		b.Spec.MaxUnavailable = &none
 		b.Status.DisruptionsAllowed, b.Status.DesiredHealthy = 0, 9
+		setCondition(b, v1alpha1.ConditionDisruptionAllowed, metav1.ConditionFalse, "InsufficientPods", "evicting a pod would leave 8 of 9 pods available, budget prod/strict needs 9 (maxUnavailable 0; c1 3/3; c2 3/3; c3 3/3)", before(3*time.Hour))
 		for i := range b.Status.Clusters {
 			b.Status.Clusters[i].Bound = "maxUnavailable 0"
 		}
 	})
 	other := named("mail", cutOff)
 	other.Namespace = "office"
-	f.add(t, "c1", budgetOf(spent), suspended, waits, strict, other)
+	f.add(t, "c1", budgetOf(spent), suspended, spentAndSuspended, waits, strict, other)
 	f.wantGolden(t, "status", "status", "status db", "status cache", "status -A --no-headers", "status none", "status -A db", "status db -o yaml", "status db -o name")
 	f.add(t, "c1", budgetOf())
 	f.wantGolden(t, "status-well", "status", "status -o jsonpath={.budgets[0].disruptionsAllowed}")
@@ -102,7 +104,9 @@ func TestPlanDrain(t *testing.T) {
 		podOf("db-0", "db", "m1"), podOf("web-0", "web", "m1"), podOf("agent-0", "agent", "m1", daemon), podOf("idle-0", "idle", "n1"),
 		&policyv1.PodDisruptionBudget{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "prod", Name: "web"}, Spec: policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}},
-			Status: policyv1.PodDisruptionBudgetStatus{DesiredHealthy: 2, CurrentHealthy: 2},
+			Status: policyv1.PodDisruptionBudgetStatus{DesiredHealthy: 2, CurrentHealthy: 2, Conditions: []metav1.Condition{{
+				Type: policyv1.DisruptionAllowedCondition, Status: metav1.ConditionFalse, Reason: policyv1.InsufficientPodsReason, LastTransitionTime: before(20 * time.Minute),
+			}}},
 		})
 	f.wantGolden(t, "plan-drain",
 		"plan drain n1", "plan drain n2", "plan drain n2 --delete-emptydir-data", "plan drain m1 --contexts c2", "plan drain m1 --contexts c2 --ignore-daemonsets",
@@ -144,7 +148,7 @@ func TestTopTellsWhatChanges(t *testing.T) {
 		}
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != 3 || !strings.Contains(lines[0], "allowed=1 ") || !strings.Contains(lines[1], `allowed=0 available=8 desired=8 expected=9 inFlight=1 state="held back by c2" c1=3/3 c2=2/3 c3=3/3`) || !strings.HasSuffix(lines[2], "budget=prod/db deleted") {
+	if len(lines) != 3 || !strings.Contains(lines[0], "allowed=1 ") || !strings.Contains(lines[1], `allowed=0 available=8 desired=8 expected=9 inFlight=1 state="held back by c2 since 2026-11-22T11:58:00Z" c1=3/3 c2=2/3 c3=3/3 frees="the pod's successor, once it is Ready in c2"`) || !strings.HasSuffix(lines[2], "budget=prod/db deleted") {
 		t.Errorf("told\n%s", out.String())
 	}
 }

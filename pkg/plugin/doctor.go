@@ -58,6 +58,8 @@ type diagnosis struct {
 	Findings []checkup.Finding `json:"findings"`
 	Errors   int               `json:"errors"`
 	Warnings int               `json:"warnings"`
+	// Unchecked could not be examined, which is no pass.
+	Unchecked int `json:"unchecked"`
 }
 
 func (o *doctorOptions) run(ctx context.Context) error {
@@ -81,7 +83,7 @@ func (o *doctorOptions) run(ctx context.Context) error {
 		all = append(all, checkup.Examine(f, shipped)...)
 	}
 	all = append(all, checkup.Compare(facts)...)
-	d := diagnosis{Findings: all, Errors: checkup.Count(all, checkup.Error), Warnings: checkup.Count(all, checkup.Warning) + checkup.Count(all, checkup.Unchecked)}
+	d := diagnosis{Findings: all, Errors: checkup.Count(all, checkup.Error), Warnings: checkup.Count(all, checkup.Warning), Unchecked: checkup.Count(all, checkup.Unchecked)}
 	if printer != nil {
 		err = o.output.print(o.Out, printer, "Diagnosis", d)
 	} else {
@@ -105,8 +107,8 @@ func (o *doctorOptions) tell(d diagnosis) error {
 		}
 	}
 	switch {
-	case d.Errors+d.Warnings > 0:
-		say.say("\n%s, %s", count(d.Errors, "error"), count(d.Warnings, "warning"))
+	case d.Errors+d.Warnings+d.Unchecked > 0:
+		say.say("\n%s, %s, %d not examined", count(d.Errors, "error"), count(d.Warnings, "warning"), d.Unchecked)
 	case !o.quiet:
 		say.say("\nNothing is wrong.")
 	}

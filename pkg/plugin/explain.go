@@ -169,13 +169,10 @@ func (o *explainOptions) tell(e *explanation) error {
 		say.say("pod/%s would not go now:", e.Pod)
 		say.say("%s", e.Sentence)
 		for _, r := range e.Budgets {
-			for _, h := range r.HeldBackBy {
-				line := upper(h.Sentence)
-				if h.Since != nil {
-					line += ", since " + hold.Ago(*h.Since, now)
-				}
-				say.say("\n%s.\n  What would free it: %s.", line, h.Frees)
+			if len(r.HeldBackBy) > 0 {
+				say.say("")
 			}
+			o.holders(say, r, "")
 		}
 		if len(e.Budgets) == 0 {
 			say.say("\nNo MeshPodDisruptionBudget covers it: this is a PodDisruptionBudget's answer, or another webhook's.")

@@ -10,7 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/kubectl/pkg/drain"
@@ -111,7 +113,7 @@ func (o *planOptions) run(ctx context.Context, args []string) error {
 		question.Natives = append(question.Natives, part.natives...)
 		reports = append(reports, part.reports...)
 	}
-	question.Budgets = drainplan.Merge(reports)
+	question.Budgets, question.Now = drainplan.Merge(reports), o.Now()
 	plan.Plan = drainplan.Make(question)
 	if printer != nil {
 		err = o.output.print(o.Out, printer, "DrainPlan", plan)
@@ -207,7 +209,7 @@ func (o *planOptions) gather(ctx context.Context, c *Cluster, nodes []string, pl
 			return p, fmt.Errorf("decode PodDisruptionBudget %s: %w", name, err)
 		}
 		natives[name] = selector
-		p.natives = append(p.natives, drainplan.Native{Context: c.Context, Name: name, Allowed: n.Status.DisruptionsAllowed, Healthy: n.Status.CurrentHealthy, Desired: n.Status.DesiredHealthy})
+		p.natives = append(p.natives, drainplan.Native{Context: c.Context, Name: name, Allowed: n.Status.DisruptionsAllowed, Healthy: n.Status.CurrentHealthy, Desired: n.Status.DesiredHealthy, Since: allowedSince(&n)})
 	}
 	covering := newCoverage(c)
 	for _, node := range nodes {
@@ -238,6 +240,14 @@ func (o *planOptions) gather(ctx context.Context, c *Cluster, nodes []string, pl
 		}
 	}
 	return p, nil
+}
+
+// allowedSince is when a PodDisruptionBudget began to allow something, or nothing.
+func allowedSince(n *policyv1.PodDisruptionBudget) *metav1.Time {
+	if c := meta.FindStatusCondition(n.Status.Conditions, policyv1.DisruptionAllowedCondition); c != nil && !c.LastTransitionTime.IsZero() {
+		return &c.LastTransitionTime
+	}
+	return nil
 }
 
 // drained returns the pods that kubectl drain would evict, by its own filters.
@@ -288,6 +298,13 @@ func (o *planOptions) tell(plan drainPlan, several bool) error {
 	if plan.Later > 0 {
 		say.say("Which pods of a budget go first is decided when they ask; these numbers are as of now.")
 	}
+	told := map[string]bool{}
+	for _, s := range plan.Steps {
+		if s.Frees != "" && !told[s.Holder] {
+			told[s.Holder] = true
+			say.say("What would free %s: %s.", s.Holder, s.Frees)
+		}
+	}
 	for _, g := range plan.GivesUp {
 		say.say("kubectl drain would give up on %s.", strings.ReplaceAll(g, "\n", "; "))
 	}
@@ -310,15 +327,15 @@ func summary(plan drainPlan) string {
 	if len(plan.Steps) == 0 {
 		return fmt.Sprintf("no pod is to be evicted from %s", strings.Join(plan.Nodes, ", "))
 	}
-	words := []string{fmt.Sprintf("%d of %d pods would go at once", plan.AtOnce, len(plan.Steps))}
+	words := []string{fmt.Sprintf("%d of %s would go at once", plan.AtOnce, count(len(plan.Steps), "pod"))}
 	if plan.Later > 0 {
 		words = append(words, fmt.Sprintf("%d after others", plan.Later))
 	}
 	if plan.Blocked > 0 {
-		words = append(words, fmt.Sprintf("%d not while their budget allows nothing", plan.Blocked))
+		words = append(words, fmt.Sprintf("%d held back", plan.Blocked))
 	}
 	if plan.Never > 0 {
-		words = append(words, fmt.Sprintf("%d never, as it is", plan.Never))
+		words = append(words, fmt.Sprintf("%d never, as things are", plan.Never))
 	}
 	text := strings.Join(words, ", ")
 	if plan.Rounds > 1 {

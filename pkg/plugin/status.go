@@ -77,7 +77,7 @@ func (o *statusOptions) run(ctx context.Context, args []string) error {
 	if err := o.table(o.Out, reports); err != nil {
 		return err
 	}
-	return o.tell(reports)
+	return o.tell(o.Out, reports)
 }
 
 func none(c *Cluster, all bool) string {
@@ -117,7 +117,11 @@ func (o *statusOptions) table(w io.Writer, reports []hold.Report) error {
 	var rows [][]any
 	now := o.Now()
 	for _, r := range reports {
-		rows = append(rows, []any{r.Name, "(all)", r.Allowed, r.Available, r.Desired, r.Expected, r.InFlight, r.State(now)})
+		allowed := any(r.Allowed)
+		if r.Suspended {
+			allowed = "any here"
+		}
+		rows = append(rows, []any{r.Name, "(all)", allowed, r.Available, r.Desired, r.Expected, r.InFlight, r.State(now)})
 		for _, c := range r.Clusters {
 			available, inFlight := any(c.Available), any(c.InFlight)
 			if !c.Reachable {
@@ -142,18 +146,15 @@ func (o *statusOptions) table(w io.Writer, reports []hold.Report) error {
 }
 
 // tell says in sentences what the table leaves open.
-func (o *statusOptions) tell(reports []hold.Report) error {
-	say := &sentences{w: o.Out}
+func (o *statusOptions) tell(w io.Writer, reports []hold.Report) error {
+	say := &sentences{w: w}
 	for _, r := range reports {
 		if len(r.HeldBackBy) == 0 && r.Enforced && r.WaitingDisruptions == 0 {
 			continue
 		}
 		say.say("")
 		o.held(say, r)
-		switch {
-		case r.Suspended:
-			say.say("  It is suspended in this cluster, where disruptions go whatever it says. The other clusters still hold theirs. Resume it: kubectl meshpdb resume %s -n %s", r.Name, r.Namespace)
-		case !r.Enforced:
+		if !r.Enforced && !r.Suspended {
 			say.say("  It is not enforced in this cluster: %s.", r.NotEnforced)
 		}
 		o.waiting(say, r)
@@ -161,16 +162,23 @@ func (o *statusOptions) tell(reports []hold.Report) error {
 	return say.err
 }
 
-func (o *statusOptions) held(say *sentences, r hold.Report) {
-	now := o.Now()
-	say.say("%s.", upper(r.Summary(now)))
-	for _, h := range r.HeldBackBy {
-		line := upper(h.Sentence)
-		if h.Since != nil {
-			line += ", since " + hold.Ago(*h.Since, now)
-		}
-		say.say("  %s.", line)
-		say.say("    What would free it: %s.", h.Frees)
+// held says what a budget allows, who holds it back, since when, and what would free it.
+func (r *root) held(say *sentences, report hold.Report) {
+	if report.Suspended {
+		say.say("Budget %s is suspended in this cluster: every disruption goes here. The other clusters still hold theirs.", report.FullName())
+		say.say("  To hold them here again: kubectl meshpdb resume %s -n %s", report.Name, report.Namespace)
+		say.say("In the other clusters, %s.", report.Summary(r.Now()))
+	} else {
+		say.say("%s.", upper(report.Summary(r.Now())))
+	}
+	r.holders(say, report, "  ")
+}
+
+// holders says of each holder since when, and what would free the budget of it.
+func (r *root) holders(say *sentences, report hold.Report, indent string) {
+	for _, h := range report.HeldBackBy {
+		say.say("%s%s.", indent, upper(h.Said(r.Now())))
+		say.say("%s  What would free it: %s.", indent, h.Frees)
 	}
 }
 

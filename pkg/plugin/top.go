@@ -24,9 +24,10 @@ func (r *root) top() *cobra.Command {
 		Use:   "top [BUDGET...]",
 		Short: "Show budgets live",
 		Long: long(`
-			Show the table of kubectl meshpdb status and keep it up to date, until Ctrl-C. If
+			Show what kubectl meshpdb status shows and keep it up to date, until Ctrl-C. If
 			the output is no terminal, print a line for each budget at first, and then one
-			whenever something about it changes.`),
+			whenever something about it changes, who holds it back since when and what would
+			free it included.`),
 		Example: examples(`
 			# Watch the budgets of a namespace while nodes are drained
 			kubectl meshpdb top -n prod
@@ -66,7 +67,7 @@ func (o *topOptions) run(ctx context.Context, args []string) error {
 			return err
 		case err != nil:
 			// An API server may restart; who watches goes on watching.
-			fmt.Fprintf(o.ErrOut, "%s %v\n", o.Now().UTC().Format(time.TimeOnly), err)
+			fmt.Fprintf(o.ErrOut, "%s %v\n", o.Now().UTC().Format(time.RFC3339), err)
 		case o.Terminal:
 			err = o.screen(c, reports)
 		default:
@@ -88,11 +89,14 @@ const clearScreen = "\x1b[H\x1b[2J"
 
 func (o *topOptions) screen(c *Cluster, reports []hold.Report) error {
 	var page bytes.Buffer
-	fmt.Fprintf(&page, "%sEvery %s: budgets as context %s sees them   %s\n\n", clearScreen, o.interval, c.Context, o.Now().UTC().Format(time.DateTime))
+	fmt.Fprintf(&page, "%sEvery %s: budgets as context %s sees them   %s\n\n", clearScreen, o.interval, c.Context, o.Now().UTC().Format(time.RFC3339))
 	if len(reports) == 0 {
 		fmt.Fprintln(&page, none(c, o.all))
 	}
 	if err := o.table(&page, reports); err != nil {
+		return err
+	}
+	if err := o.tell(&page, reports); err != nil {
 		return err
 	}
 	// At once, so that nothing flickers.
@@ -106,9 +110,12 @@ func (o *topOptions) lines(told map[string]string, reports []hold.Report) error 
 	present := map[string]bool{}
 	for _, r := range reports {
 		present[r.FullName()] = true
-		text := fmt.Sprintf("budget=%s allowed=%d available=%d desired=%d expected=%d inFlight=%d state=%q", r.FullName(), r.Allowed, r.Available, r.Desired, r.Expected, r.InFlight, stateWithoutTime(r))
+		text := fmt.Sprintf("budget=%s allowed=%d available=%d desired=%d expected=%d inFlight=%d state=%q", r.FullName(), r.Allowed, r.Available, r.Desired, r.Expected, r.InFlight, r.State(time.Time{}))
 		for _, c := range r.Clusters {
 			text += fmt.Sprintf(" %s=%s", c.Name, share(c))
+		}
+		if frees := r.Frees(); frees != "" {
+			text += fmt.Sprintf(" frees=%q", frees)
 		}
 		if told[r.FullName()] != text {
 			told[r.FullName()] = text
@@ -122,14 +129,6 @@ func (o *topOptions) lines(told map[string]string, reports []hold.Report) error 
 		}
 	}
 	return say.err
-}
-
-// stateWithoutTime does not change by itself.
-func stateWithoutTime(r hold.Report) string {
-	for i := range r.HeldBackBy {
-		r.HeldBackBy[i].Since = nil
-	}
-	return r.State(time.Time{})
 }
 
 func share(c hold.Cluster) string {

@@ -31,13 +31,39 @@ func (f Facts) budgets(passed map[Check]string) []Finding {
 		all = append(all, f.shape(b)...)
 		all = append(all, f.service(b)...)
 	}
-	passed[Budgets] = fmt.Sprintf("%d are enforced, and can allow something", len(f.Budgets))
+	passed[Budgets] = f.wellEnforced()
 	passed[Services] = "Cilium exports the service of every budget"
 	if len(f.Budgets) == 0 {
 		passed[Budgets], passed[Services] = "there is none", "no budget names one"
 	}
 	return all
 }
+
+// wellEnforced says of budgets with which nothing is wrong which of them allow nothing now.
+func (f Facts) wellEnforced() string {
+	text := "1 budget is enforced"
+	if len(f.Budgets) != 1 {
+		text = fmt.Sprintf("%d budgets are enforced", len(f.Budgets))
+	}
+	var spent []string
+	for i := range f.Budgets {
+		if r := hold.Of(&f.Budgets[i]); r.Allowed == 0 {
+			spent = append(spent, fmt.Sprintf("%s allows nothing now, %s (kubectl meshpdb status %s -n %s says what would free it)", r.FullName(), r.State(f.Now), r.Name, r.Namespace))
+		}
+	}
+	switch {
+	case len(spent) > maxSpent:
+		return fmt.Sprintf("%s; %d of them allow nothing now, such as: %s", text, len(spent), strings.Join(spent[:maxSpent], "; "))
+	case len(spent) > 0:
+		return text + "; " + strings.Join(spent, "; ")
+	case len(f.Budgets) == 1:
+		return text + ", and allows disruptions now"
+	}
+	return text + ", and allow disruptions now"
+}
+
+// maxSpent budgets that allow nothing are named.
+const maxSpent = 3
 
 func (f Facts) enforced(b *v1alpha1.MeshPodDisruptionBudget) []Finding {
 	r := hold.Of(b)

@@ -344,3 +344,34 @@ func TestShippedIsWhole(t *testing.T) {
 		t.Errorf("read %d and %d webhooks, %d and %d rules", len(s.Validating.Webhooks), len(s.Mutating.Webhooks), len(s.ClusterRole.Rules), len(s.Role.Rules))
 	}
 }
+
+// TestSaysWhatAllowsNothing: nothing is wrong with a budget that is spent, and who asks why drains hang is told of it.
+func TestSaysWhatAllowsNothing(t *testing.T) {
+	since := metav1.NewTime(time.Date(2026, 11, 22, 11, 58, 0, 0, time.UTC))
+	spent := func(name string) v1alpha1.MeshPodDisruptionBudget {
+		return v1alpha1.MeshPodDisruptionBudget{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "prod", Name: name},
+			Status: v1alpha1.MeshPodDisruptionBudgetStatus{
+				DesiredHealthy: 8, CurrentHealthy: 8, ExpectedPods: 9,
+				Clusters: []v1alpha1.ClusterStatus{{Name: "c2", Reachable: true, ExpectedPods: 9, CurrentHealthy: 8, DisruptionsInFlight: 1, ShortSince: &since}},
+			},
+		}
+	}
+	free := spent("free")
+	free.Status.DisruptionsAllowed = 1
+	f := Facts{Now: since.Add(2 * time.Minute)}
+	for want, all := range map[string][]v1alpha1.MeshPodDisruptionBudget{
+		"1 budget is enforced, and allows disruptions now":  {free},
+		"2 budgets are enforced, and allow disruptions now": {free, free},
+		"2 budgets are enforced; prod/db allows nothing now, held back by c2 since 11:58:00Z (2m ago) (kubectl meshpdb status db -n prod says what would free it)": {free, spent("db")},
+	} {
+		f.Budgets = all
+		if got := f.wellEnforced(); got != want {
+			t.Errorf("says %q, want %q", got, want)
+		}
+	}
+	f.Budgets = []v1alpha1.MeshPodDisruptionBudget{spent("a"), spent("b"), spent("c"), spent("d")}
+	if got := f.wellEnforced(); !strings.HasPrefix(got, "4 budgets are enforced; 4 of them allow nothing now, such as: prod/a ") || strings.Contains(got, "prod/d") {
+		t.Errorf("of many says %q", got)
+	}
+}

@@ -205,7 +205,7 @@ func (f Facts) probe(passed map[Check]string) []Finding {
 		passed[Webhook] = "not asked: no namespace holds a budget"
 		return nil
 	case p.Err == nil, apierrors.IsNotFound(p.Err), apierrors.IsTooManyRequests(p.Err) && apierrors.HasStatusCause(p.Err, policyv1.DisruptionBudgetCause):
-		passed[Webhook] = fmt.Sprintf("a dry-run eviction of %s was answered within %s", p.Pod, p.Took.Round(time.Millisecond))
+		passed[Webhook] = fmt.Sprintf("a dry-run eviction of %s was answered within %s", p.Pod, max(p.Took, time.Millisecond).Round(time.Millisecond))
 		return nil
 	case apierrors.IsForbidden(p.Err):
 		return []Finding{unchecked(Webhook, p.Err, "let yourself create pods/eviction: nothing is evicted, it is a dry-run")}

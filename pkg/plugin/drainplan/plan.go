@@ -4,6 +4,10 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/meshpdb/meshpdb/pkg/plugin/hold"
 )
@@ -35,6 +39,15 @@ type Native struct {
 	Context, Name string
 	// Allowed, Healthy and Desired as its status says.
 	Allowed, Healthy, Desired int32
+	// Since is when it began to allow something, or nothing; none if its status does not tell.
+	Since *metav1.Time
+}
+
+func allowsNothing(since *metav1.Time, now time.Time) string {
+	if since == nil {
+		return ""
+	}
+	return "it allows nothing since " + hold.Ago(*since, now)
 }
 
 // Question is what a plan is made of.
@@ -43,6 +56,8 @@ type Question struct {
 	// Budgets of the mesh by namespace/name, of all contexts as one: see Merge.
 	Budgets map[string]hold.Report
 	Natives []Native
+	// Now puts times on the clock.
+	Now time.Time
 }
 
 // Turn is when a pod would go.
@@ -68,6 +83,9 @@ type Step struct {
 	Round int `json:"round,omitempty"`
 	// WaitsFor says what it waits for, or why it may go.
 	WaitsFor string `json:"waitsFor,omitempty"`
+	// Holder is the budget or PodDisruptionBudget that blocks it, and Frees what would end that.
+	Holder string `json:"holder,omitempty"`
+	Frees  string `json:"frees,omitempty"`
 }
 
 // Plan is the answer.
@@ -125,9 +143,11 @@ type limit struct {
 	now, each int32
 	// words say who it is and what it needs.
 	words string
-	// never: it can never allow anything; frees says what would end that it allows nothing.
+	// never: it can never allow anything; held says who holds it back since when, frees what would end that.
 	never bool
-	frees string
+	// since says when it began to allow nothing, if that is known.
+	name               string
+	held, frees, since string
 }
 
 func (p *planner) step(pod Pod) Step {
@@ -151,13 +171,13 @@ func (p *planner) step(pod Pod) Step {
 	}
 	for _, l := range limits {
 		if l.never {
-			step.Turn, step.Round, step.WaitsFor = Never, 0, l.words
+			step.Turn, step.Round, step.WaitsFor, step.Holder, step.Frees = Never, 0, joined(l.held+": it can never allow it", l.since), l.name, l.frees
 			return step
 		}
 	}
 	for _, l := range limits {
 		if l.now <= 0 {
-			step.Turn, step.Round, step.WaitsFor = Blocked, 0, l.words+"; "+l.frees
+			step.Turn, step.Round, step.WaitsFor, step.Holder, step.Frees = Blocked, 0, joined(l.words, l.held), l.name, l.frees
 			return step
 		}
 	}
@@ -191,11 +211,15 @@ func (l limit) in(round int) int32 {
 	return max(l.each, l.now)
 }
 
-// full names the holder that had nothing left in a round.
+// full names the holder that had nothing left in a round, and how many it lets go first, in all rounds before.
 func (p *planner) full(limits []limit, round int) string {
 	for _, l := range limits {
 		if p.spent[l.key][round] >= l.in(round) {
-			return fmt.Sprintf("%s; %s until the successors of those before it are Ready", l.words, others(p.spent[l.key][round]))
+			var first int32
+			for before := 1; before <= round; before++ {
+				first += p.spent[l.key][before]
+			}
+			return fmt.Sprintf("%s; %s", l.words, others(first))
 		}
 	}
 	return ""
@@ -203,9 +227,9 @@ func (p *planner) full(limits []limit, round int) string {
 
 func others(n int32) string {
 	if n == 1 {
-		return "1 other pod goes first, and it waits"
+		return "1 other pod goes first, and it waits until that one's successor is Ready"
 	}
-	return fmt.Sprintf("%d other pods go first, and it waits", n)
+	return fmt.Sprintf("%d other pods go first, and it waits until their successors are Ready", n)
 }
 
 // unready pods cost nothing: with AlwaysAllow they go, else while each budget is met without them.
@@ -216,8 +240,9 @@ func (p *planner) unready(step Step) Step {
 	}
 	for _, name := range step.Budgets {
 		if r := p.question.Budgets[name]; r.Available < r.Desired {
-			step.Turn, step.Round = Blocked, 0
+			step.Turn, step.Round, step.Holder, step.Frees = Blocked, 0, "budget "+name, r.Frees()
 			step.WaitsFor = fmt.Sprintf("it is not ready, and budget %s is not met: %d available, it needs %d", name, r.Available, r.Desired)
+			step.WaitsFor = joined(step.WaitsFor, p.held(r))
 		}
 	}
 	return step
@@ -227,14 +252,11 @@ func (p *planner) limits(pod Pod) []limit {
 	var all []limit
 	for _, name := range pod.Budgets {
 		r := p.question.Budgets[name]
-		l := limit{key: name, now: r.Allowed, each: max(r.Expected-r.Desired, 0), words: fmt.Sprintf("budget %s allows %d now: %d of %d pods available, it needs %d (%s)", name, r.Allowed, r.Available, r.Expected, r.Desired, r.Bound)}
-		for i, h := range r.HeldBackBy {
+		l := limit{key: name, name: "budget " + name, held: p.held(r), frees: r.Frees(), now: r.Allowed, each: max(r.Expected-r.Desired, 0), words: fmt.Sprintf("budget %s allows %d now: %d of %d pods available, it needs %d (%s)", name, r.Allowed, r.Available, r.Expected, r.Desired, r.Bound)}
+		for _, h := range r.HeldBackBy {
 			if h.Reason == hold.Never {
-				l.never, l.words = true, h.Sentence+": it can never allow it"
+				l.never, l.held, l.frees, l.since = true, h.Sentence, h.Frees, allowsNothing(r.Since, p.question.Now)
 				break
-			}
-			if i == 0 {
-				l.frees = h.Sentence
 			}
 		}
 		all = append(all, l)
@@ -243,14 +265,28 @@ func (p *planner) limits(pod Pod) []limit {
 		for _, n := range p.question.Natives {
 			if n.Context == pod.Context && n.Name == name {
 				all = append(all, limit{
-					key: "native " + n.Context + " " + n.Name, now: n.Allowed, each: max(n.Allowed, 1),
+					key: "native " + n.Context + " " + n.Name, name: fmt.Sprintf("PodDisruptionBudget %s of %s", n.Name, n.Context), now: n.Allowed, each: max(n.Allowed, 1),
 					words: fmt.Sprintf("PodDisruptionBudget %s of %s allows %d now: it needs %d healthy pods and has %d", n.Name, n.Context, n.Allowed, n.Desired, n.Healthy),
+					held:  allowsNothing(n.Since, p.question.Now),
 					frees: "more healthy pods in " + n.Context,
 				})
 			}
 		}
 	}
 	return all
+}
+
+func joined(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), "; ")
+}
+
+// held says of each holder of a budget since when.
+func (p *planner) held(r hold.Report) string {
+	var all []string
+	for _, h := range r.HeldBackBy {
+		all = append(all, h.Said(p.question.Now))
+	}
+	return joined(all...)
 }
 
 func uncovered(pod Pod) string {

@@ -5,6 +5,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/meshpdb/meshpdb/pkg/plugin/hold"
 )
@@ -45,7 +48,7 @@ func TestMake(t *testing.T) {
 	}{
 		{"nothing", nil, "", "", 0},
 		{"no budget", []Pod{pod("c1", "a")}, "AtOnce1", "no budget covers it", 1},
-		{"one after the other over clusters", []Pod{pod("c2", "c", "one"), pod("c1", "a", "one"), pod("c1", "b", "one")}, "AtOnce1 Later2 Later3", "budget prod/one allows 1 now: 9 of 9 pods available, it needs 8 (minAvailable 8); 1 other pod goes first, and it waits", 3},
+		{"one after the other over clusters", []Pod{pod("c2", "c", "one"), pod("c1", "a", "one"), pod("c1", "b", "one")}, "AtOnce1 Later2 Later3", "budget prod/one allows 1 now: 9 of 9 pods available, it needs 8 (minAvailable 8); 2 other pods go first, and it waits until their successors are Ready", 3},
 		{"two at a time", []Pod{pod("c1", "a", "two"), pod("c1", "b", "two"), pod("c1", "c", "two")}, "AtOnce1 AtOnce1 Later2", "2 other pods go first", 2},
 		{"two budgets", []Pod{pod("c1", "a", "one"), pod("c1", "b", "two"), pod("c1", "c", "one", "two"), pod("c1", "d", "two")}, "AtOnce1 AtOnce1 Later2 AtOnce1", "", 2},
 		{"held back", []Pod{pod("c1", "a", "one"), pod("c1", "b", "spent")}, "AtOnce1 Blocked0", "budget prod/spent allows 0 now: 6 of 9 pods available, it needs 6 (minAvailable 6); cluster c3 cannot be read", 0},
@@ -92,5 +95,32 @@ func TestMergeTakesTheStrictest(t *testing.T) {
 			t.Errorf("merged to %+v", all)
 		}
 		slices.Reverse(reports)
+	}
+}
+
+// TestSaysSinceWhenAndWhatFrees: of what is blocked, and of what never goes.
+func TestSaysSinceWhenAndWhatFrees(t *testing.T) {
+	noon := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	since := metav1.NewTime(noon.Add(-time.Minute))
+	c3 := hold.Holder{Cluster: "c3", Reason: hold.InFlight, Since: &since, Sentence: "1 of 3 pods is on the way out", Frees: "its successor"}
+	never := budget("all", 0, 3, 3, 3, hold.Holder{Reason: hold.Never, Sentence: "budget prod/all wants all", Frees: "more pods"})
+	never.Since = &since
+	q := Question{
+		Budgets: Merge([]hold.Report{budget("broken", 0, 5, 6, 9, c3), budget("spent", 0, 6, 6, 9, c3), never}), Now: noon,
+		Natives: []Native{{Context: "c1", Name: "prod/shut", Since: &since}},
+	}
+	for _, c := range []struct {
+		pod                 Pod
+		says, holder, frees string
+	}{
+		{pod("c1", "a", "spent"), "(minAvailable 6); 1 of 3 pods is on the way out, since 11:59:00Z (60s ago)", "budget prod/spent", "its successor"},
+		{changed(pod("c1", "a", "broken"), func(p *Pod) { p.Ready = false }), "it needs 6; 1 of 3 pods is on the way out, since 11:59:00Z (60s ago)", "budget prod/broken", "its successor"},
+		{pod("c1", "a", "all"), "wants all: it can never allow it; it allows nothing since 11:59:00Z (60s ago)", "budget prod/all", "more pods"},
+		{changed(pod("c1", "a"), native("shut")), "has 0; it allows nothing since 11:59:00Z (60s ago)", "PodDisruptionBudget prod/shut of c1", "more healthy pods in c1"},
+	} {
+		q.Pods = []Pod{c.pod}
+		if s := Make(q).Steps[0]; !strings.HasSuffix(s.WaitsFor, c.says) || s.Holder != c.holder || s.Frees != c.frees {
+			t.Errorf("%+v\nwaits for %q of %q, freed by %q", c.pod, s.WaitsFor, s.Holder, s.Frees)
+		}
 	}
 }

@@ -162,7 +162,7 @@ func holders(b *v1alpha1.MeshPodDisruptionBudget, r *Report) []Holder {
 	if r.unread() == 0 && r.Desired >= r.Expected {
 		all = append(all, Holder{
 			Reason: Never, Sentence: fmt.Sprintf("budget %s with %s wants all of its %s available", r.FullName(), strictest(r), pods(r.Expected)),
-			Frees: "a bound that leaves room: it never allows a disruption as it is",
+			Frees: "a larger maxUnavailable or a smaller minAvailable, in every cluster, or more pods",
 		})
 	}
 	for _, c := range r.Clusters {
@@ -181,20 +181,22 @@ func rank(r Reason) int {
 	return slices.Index([]Reason{Never, Unread, Unavailable, InFlight}, r)
 }
 
+const cannotBeRead = "cannot be read"
+
 func holder(c Cluster) (Holder, bool) {
 	h := Holder{Cluster: c.Name, Since: c.ShortSince}
 	switch {
 	case !c.Reachable:
 		h.Reason, h.Since = Unread, c.Since
-		h.Sentence = fmt.Sprintf("cluster %s cannot be read: %s", c.Name, c.Message)
-		h.Frees = fmt.Sprintf("its kvstore, once it can be read again (kubectl meshpdb doctor); if %s is gone for ever: kubectl meshpdb forget %s -A", c.Name, c.Name)
+		h.Sentence = fmt.Sprintf("cluster %s %s: %s", c.Name, cannotBeRead, c.Message)
+		h.Frees = fmt.Sprintf("the kvstore of %s, once it can be read again (kubectl meshpdb doctor says what is wrong); if %s is gone for ever, kubectl meshpdb forget %s -A takes it out of the budgets", c.Name, c.Name, c.Name)
 	case c.Unavailable > 0:
 		h.Reason = Unavailable
 		h.Sentence = fmt.Sprintf("%d of %s in cluster %s %s not available", c.Unavailable, pods(c.Expected), c.Name, are(c.Unavailable))
 		if c.InFlight > 0 {
 			h.Sentence += fmt.Sprintf(", and %d %s on the way out", c.InFlight, are(c.InFlight))
 		}
-		h.Frees = fmt.Sprintf("those pods, once they are Ready in %s", c.Name)
+		h.Frees = fmt.Sprintf("the missing pods, once they are Ready in %s", c.Name)
 	case c.InFlight > 0 && c.Available < c.Expected:
 		h.Reason = InFlight
 		h.Sentence = fmt.Sprintf("%d of %s in cluster %s %s on the way out", c.InFlight, pods(c.Expected), c.Name, are(c.InFlight))
@@ -243,9 +245,7 @@ func (r Report) Summary(now time.Time) string {
 	} else {
 		fmt.Fprintf(&s, "budget %s allows no disruption", r.FullName())
 	}
-	if r.Since != nil {
-		fmt.Fprintf(&s, " since %s", Ago(*r.Since, now))
-	}
+	s.WriteString(sinceText(r.Since, now))
 	fmt.Fprintf(&s, ": %d of %s available, it needs %d (%s)", r.Available, pods(r.Expected), r.Desired, r.Bound)
 	return s.String()
 }
@@ -253,36 +253,70 @@ func (r Report) Summary(now time.Time) string {
 // State is the report in a few words, for a table.
 func (r Report) State(now time.Time) string {
 	switch {
+	case r.Suspended && r.Allowed > 0:
+		return "suspended in this cluster, free elsewhere"
 	case r.Suspended:
-		return "suspended in this cluster"
+		return "suspended in this cluster, elsewhere " + r.heldBack(now)
 	case r.Allowed > 0 && r.Enforced:
 		return "free"
 	case r.Allowed > 0:
 		return "not enforced: " + r.NotEnforced
 	}
+	return r.heldBack(now)
+}
+
+// fewHolders are named in a table; a mesh may have hundreds of clusters.
+const fewHolders = 3
+
+// heldBack says who holds the budget back, each since when.
+func (r Report) heldBack(now time.Time) string {
 	var names []string
-	var first *metav1.Time
 	for _, h := range r.HeldBackBy {
 		switch h.Reason {
 		case Never:
-			return "can never allow any"
+			text := fmt.Sprintf("can never allow any: %s wants all %d", strictest(&r), r.Expected)
+			if r.Since != nil {
+				text = "allows nothing since " + Ago(*r.Since, now) + ", and " + text
+			}
+			return text
 		case NoPods:
-			return "no pods"
+			return "no pods" + sinceText(h.Since, now)
 		case Unobserved:
 			return "not looked at yet"
 		case Undecided:
-			return "undecided"
+			return "undecided" + sinceText(h.Since, now)
 		}
-		names = append(names, h.Cluster)
-		if h.Since != nil && (first == nil || h.Since.Before(first)) {
-			first = h.Since
-		}
+		names = append(names, h.Cluster+sinceText(h.Since, now))
 	}
-	text := "held back by " + strings.Join(names, ", ")
-	if first != nil {
-		text += " for " + Duration(now.Sub(first.Time))
+	if more := len(names) - fewHolders; more > 0 {
+		names = append(names[:fewHolders], fmt.Sprintf("and %d more", more))
 	}
-	return text
+	return "held back by " + strings.Join(names, ", ")
+}
+
+// Frees says what would free a budget that allows nothing: each of its holders must go.
+// Empty if nothing holds it back.
+func (r Report) Frees() string {
+	var all []string
+	for _, h := range r.HeldBackBy {
+		all = append(all, h.Frees)
+	}
+	if more := len(all) - fewHolders; more > 0 {
+		all = append(all[:fewHolders], fmt.Sprintf("and what %d more clusters wait for", more))
+	}
+	return strings.Join(all, "; ")
+}
+
+// Said is the holder's sentence with the time since when.
+func (h Holder) Said(now time.Time) string {
+	if h.Since == nil {
+		return h.Sentence
+	}
+	if h.Reason == Unread {
+		// Before the cause, which may have many words and times of its own.
+		return strings.Replace(h.Sentence, cannotBeRead, cannotBeRead+sinceText(h.Since, now), 1)
+	}
+	return h.Sentence + "," + sinceText(h.Since, now)
 }
 
 // State is the row's in a few words.
@@ -291,7 +325,7 @@ func (c Cluster) State(now time.Time) string {
 	at := c.ShortSince
 	switch {
 	case !c.Reachable:
-		text, at = "cannot be read", c.Since
+		text, at = cannotBeRead, c.Since
 	case c.Unavailable > 0 && c.InFlight > 0:
 		text = fmt.Sprintf("%d not available, %d on the way out", c.Unavailable, c.InFlight)
 	case c.Unavailable > 0:
@@ -301,10 +335,7 @@ func (c Cluster) State(now time.Time) string {
 	default:
 		return "complete"
 	}
-	if at != nil {
-		text += " for " + Duration(now.Sub(at.Time))
-	}
-	return text
+	return text + sinceText(at, now)
 }
 
 func boundText(spec *v1alpha1.MeshPodDisruptionBudgetSpec) string {

@@ -71,24 +71,25 @@ func TestWhoHoldsItBack(t *testing.T) {
 		want, says, frees, state string
 	}{
 		{"free", []change{allowed(1)}, "", "", "", "free"},
-		{"on the way out", []change{short(2, 1)}, "c2 InFlight 2m0s", "1 of 3 pods in cluster c2 is on the way out", "its successor, once it is Ready in c2", "held back by c2 for 2m"},
-		{"several on the way out", []change{short(1, 2)}, "c2 InFlight 2m0s", "2 of 3 pods in cluster c2 are on the way out", "their successors, once they are Ready in c2", "held back by c2 for 2m"},
-		{"not available", []change{short(1, 0)}, "c2 Unavailable 2m0s", "2 of 3 pods in cluster c2 are not available", "those pods, once they are Ready in c2", "held back by c2 for 2m"},
-		{"both", []change{short(1, 1)}, "c2 Unavailable 2m0s", "1 of 3 pods in cluster c2 is not available, and 1 is on the way out", "Ready", "held back by c2 for 2m"},
-		{"unread, and those that people can free first", []change{short(2, 1), lost}, "c3 Unread 1m30s, c2 InFlight 2m0s", "cluster c3 cannot be read: its kvstore does not answer in time", "kubectl meshpdb forget c3", "held back by c3, c2 for 2m"},
-		{"never", []change{short(2, 1), func(b *v1alpha1.MeshPodDisruptionBudget) { b.Status.DesiredHealthy = 9 }}, " Never , c2 InFlight 2m0s", "budget prod/db with maxUnavailable 1 wants all of its 9 pods available", "never allows", "can never allow any"},
+		{"on the way out", []change{short(2, 1)}, "c2 InFlight 2m0s", "1 of 3 pods in cluster c2 is on the way out", "the pod's successor, once it is Ready in c2", "held back by c2 since 11:58:00Z (2m ago)"},
+		{"several on the way out", []change{short(1, 2)}, "c2 InFlight 2m0s", "2 of 3 pods in cluster c2 are on the way out", "the pods' successors, once they are Ready in c2", "held back by c2 since 11:58:00Z (2m ago)"},
+		{"not available", []change{short(1, 0)}, "c2 Unavailable 2m0s", "2 of 3 pods in cluster c2 are not available", "the missing pods, once they are Ready in c2", "held back by c2 since 11:58:00Z (2m ago)"},
+		{"both", []change{short(1, 1)}, "c2 Unavailable 2m0s", "1 of 3 pods in cluster c2 is not available, and 1 is on the way out", "Ready", "held back by c2 since 11:58:00Z (2m ago)"},
+		{"unread, and those that people can free first", []change{short(2, 1), lost}, "c3 Unread 1m30s, c2 InFlight 2m0s", "cluster c3 cannot be read: its kvstore does not answer in time", "kubectl meshpdb forget c3", "held back by c3 since 11:58:30Z (90s ago), c2 since 11:58:00Z (2m ago)"},
+		{"never", []change{short(2, 1), func(b *v1alpha1.MeshPodDisruptionBudget) { b.Status.DesiredHealthy = 9 }}, " Never , c2 InFlight 2m0s", "budget prod/db with maxUnavailable 1 wants all of its 9 pods available", "larger maxUnavailable", "allows nothing since 11:59:00Z (60s ago), and can never allow any: maxUnavailable 1 wants all 9"},
 		{"another cluster's bound", []change{func(b *v1alpha1.MeshPodDisruptionBudget) {
 			b.Status.DesiredHealthy, b.Status.Clusters[1].Bound = 9, "minAvailable 100%"
-		}}, " Never ", "with minAvailable 100% of cluster c1 wants", "never", "can never allow any"},
-		{"no pods", []change{func(b *v1alpha1.MeshPodDisruptionBudget) { b.Status.ExpectedPods = 0 }}, " NoPods 1m0s", "no cluster expects a pod of service db", "pods", "no pods"},
+		}}, " Never ", "with minAvailable 100% of cluster c1 wants", "more pods", "allows nothing since 11:59:00Z (60s ago), and can never allow any: minAvailable 100% of cluster c1 wants all 9"},
+		{"no pods", []change{func(b *v1alpha1.MeshPodDisruptionBudget) { b.Status.ExpectedPods = 0 }}, " NoPods 1m0s", "no cluster expects a pod of service db", "pods", "no pods since 11:59:00Z (60s ago)"},
 		{"new", []change{func(b *v1alpha1.MeshPodDisruptionBudget) { b.Generation = 3 }}, " Unobserved ", "no controller has looked at budget prod/db", "doctor", "not looked at yet"},
 		{"never looked at", []change{func(b *v1alpha1.MeshPodDisruptionBudget) {
 			b.Status = v1alpha1.MeshPodDisruptionBudgetStatus{}
 			b.Generation = 0
 		}}, " Unobserved ", "no controller", "doctor", "not looked at yet"},
-		{"they disagree", []change{func(b *v1alpha1.MeshPodDisruptionBudget) { b.Status.Conditions[1].Reason = "SyncFailed" }}, " Undecided 1m0s", "said", "the same spec.clusters", "undecided"},
-		{"nobody knows", nil, " Undecided 1m0s", "said", "doctor", "undecided"},
-		{"suspended", []change{short(2, 1), func(b *v1alpha1.MeshPodDisruptionBudget) { b.Spec.Suspend = true }}, "c2 InFlight 2m0s", "", "", "suspended in this cluster"},
+		{"they disagree", []change{func(b *v1alpha1.MeshPodDisruptionBudget) { b.Status.Conditions[1].Reason = "SyncFailed" }}, " Undecided 1m0s", "said", "the same spec.clusters", "undecided since 11:59:00Z (60s ago)"},
+		{"nobody knows", nil, " Undecided 1m0s", "said", "doctor", "undecided since 11:59:00Z (60s ago)"},
+		{"suspended", []change{short(2, 1), func(b *v1alpha1.MeshPodDisruptionBudget) { b.Spec.Suspend = true }}, "c2 InFlight 2m0s", "", "", "suspended in this cluster, elsewhere held back by c2 since 11:58:00Z (2m ago)"},
+		{"suspended and free", []change{allowed(1), func(b *v1alpha1.MeshPodDisruptionBudget) { b.Spec.Suspend = true }}, "", "", "", "suspended in this cluster, free elsewhere"},
 		{"not enforced", []change{allowed(1), func(b *v1alpha1.MeshPodDisruptionBudget) {
 			b.Status.Conditions[0] = metav1.Condition{Type: v1alpha1.ConditionEnforced, Status: metav1.ConditionFalse, Message: "no service"}
 		}}, "", "", "", "not enforced: no service"},
@@ -117,7 +118,7 @@ func TestWhoHoldsItBack(t *testing.T) {
 
 func TestRows(t *testing.T) {
 	r := Of(budgetOf(short(1, 1), lost))
-	want := map[string]string{"c1": "complete", "c2": "1 not available, 1 on the way out for 2m", "c3": "cannot be read for 90s"}
+	want := map[string]string{"c1": "complete", "c2": "1 not available, 1 on the way out since 11:58:00Z (2m ago)", "c3": "cannot be read since 11:58:30Z (90s ago)"}
 	last := ""
 	for _, c := range r.Clusters {
 		if got := c.State(noon); got != want[c.Name] || c.Name < last {
@@ -142,7 +143,43 @@ func TestSummary(t *testing.T) {
 	if got := two.Summary(noon); !strings.HasPrefix(got, "budget prod/db allows 2 disruptions: ") || !strings.HasSuffix(got, "(minAvailable 60%)") || two.Enforced {
 		t.Errorf("got %q", got)
 	}
+	if got := Ago(*ago(2 * time.Minute), time.Time{}); got != "2026-11-22T11:58:00Z" {
+		t.Errorf("without a clock got %q", got)
+	}
 	if got := Ago(*ago(30 * time.Hour), noon); got != "2026-11-21T06:00:00Z (30h ago)" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestSaid: who holds a budget back, since when, before a cause that may be long.
+func TestSaid(t *testing.T) {
+	r := Of(budgetOf(short(2, 1), lost))
+	for i, want := range []string{
+		"cluster c3 cannot be read since 11:58:30Z (90s ago): its kvstore does not answer in time",
+		"1 of 3 pods in cluster c2 is on the way out, since 11:58:00Z (2m ago)",
+	} {
+		if got := r.HeldBackBy[i].Said(noon); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if frees := r.Frees(); !strings.Contains(frees, "takes it out of the budgets; the pod's successor, once it is Ready in c2") {
+		t.Errorf("would be freed by %q", frees)
+	}
+	if (Holder{Sentence: "x"}).Said(noon) != "x" {
+		t.Error("a time that is not known is told")
+	}
+}
+
+// TestManyHolders: a table names a few of them.
+func TestManyHolders(t *testing.T) {
+	r := Report{}
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		r.HeldBackBy = append(r.HeldBackBy, Holder{Cluster: name, Reason: InFlight, Frees: "the pods of " + name})
+	}
+	if got := r.State(noon); got != "held back by a, b, c, and 2 more" {
+		t.Errorf("state is %q", got)
+	}
+	if got := r.Frees(); got != "the pods of a; the pods of b; the pods of c; and what 2 more clusters wait for" {
+		t.Errorf("freed by %q", got)
 	}
 }
