@@ -2,7 +2,6 @@ package flow
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 	"unicode"
@@ -35,29 +34,52 @@ func Node(cluster, controller string) string { return cluster + "/" + controller
 
 // Flow is the decision in Hubble's words.
 func (d *Decision) Flow() *pb.Flow {
-	f := &pb.Flow{
-		Time:             timestamppb.New(d.Time),
-		Uuid:             d.Review,
-		Emitter:          &pb.Emitter{Name: Emitter, Version: d.Version},
-		NodeName:         Node(d.Cluster, d.Controller),
-		NodeLabels:       []string{NodeLabel},
-		Type:             pb.FlowType_L7,
-		EventType:        &pb.CiliumEventType{Type: accessLog},
-		TrafficDirection: pb.TrafficDirection_INGRESS,
-		IsReply:          wrapperspb.Bool(false),
-		// Without these the command line prints no names and the UI no flow.
-		IP:          &pb.IP{Destination: d.Object.IP, IpVersion: ipVersion(d.Object.IP)},
-		L4:          &pb.Layer4{Protocol: &pb.Layer4_TCP{TCP: &pb.TCP{}}},
-		Source:      d.source(),
-		Destination: d.destination(),
-		L7: &pb.Layer7{
-			Type: pb.L7FlowType_REQUEST, LatencyNs: uint64(max(0, d.Took)), Record: &pb.Layer7_Http{Http: d.http()},
-		},
-		PolicyLog: []string{d.Reason},
-		//lint:ignore SA1019 nothing else is printed in its place
-		Summary:    d.summary(),
-		Extensions: d.extensions(),
-	}
+	f := d.flow()
+	f.Extensions = d.extensions()
+	return f
+}
+
+// parts are the messages that every flow has, allocated at once.
+type parts struct {
+	flow       pb.Flow
+	time       timestamppb.Timestamp
+	emitter    pb.Emitter
+	event      pb.CiliumEventType
+	isReply    wrapperspb.BoolValue
+	ip         pb.IP
+	l4         pb.Layer4
+	tcp        pb.Layer4_TCP
+	noPorts    pb.TCP
+	l7         pb.Layer7
+	record     pb.Layer7_Http
+	http       pb.HTTP
+	user       pb.HTTPHeader
+	headers    [1]*pb.HTTPHeader
+	log        [1]string
+	nodeLabels [1]string
+}
+
+// flow is Flow without the extensions.
+func (d *Decision) flow() *pb.Flow {
+	p := &parts{nodeLabels: [1]string{NodeLabel}, log: [1]string{d.Reason}}
+	p.time.Seconds, p.time.Nanos = d.Time.Unix(), int32(d.Time.Nanosecond())
+	p.emitter.Name, p.emitter.Version = Emitter, d.Version
+	p.event.Type = accessLog
+	p.ip.Destination, p.ip.IpVersion = d.Object.IP, ipVersion(d.Object.IP)
+	p.l4.Protocol, p.tcp.TCP = &p.tcp, &p.noPorts
+	p.l7.Type, p.l7.LatencyNs, p.l7.Record, p.record.Http = pb.L7FlowType_REQUEST, uint64(max(0, d.Took)), &p.record, &p.http
+	d.http(p)
+	f := &p.flow
+	f.Time, f.Uuid, f.Emitter = &p.time, d.Review, &p.emitter
+	f.NodeName, f.NodeLabels = Node(d.Cluster, d.Controller), p.nodeLabels[:]
+	f.Type, f.EventType, f.L7 = pb.FlowType_L7, &p.event, &p.l7
+	f.TrafficDirection, f.IsReply = pb.TrafficDirection_INGRESS, &p.isReply
+	// Without these the command line prints no names and the UI no flow.
+	f.IP, f.L4 = &p.ip, &p.l4
+	f.Source, f.Destination = d.source(), d.destination()
+	f.PolicyLog = p.log[:]
+	//lint:ignore SA1019 nothing else is printed in its place
+	f.Summary = d.summary()
 	if f.Source.PodName == "" {
 		f.SourceService = &pb.Service{Namespace: f.Source.Namespace, Name: d.asker().name}
 	}
@@ -82,6 +104,9 @@ func (d *Decision) judge(f *pb.Flow) {
 }
 
 func (d *Decision) policies() []*pb.Policy {
+	if len(d.Budgets) == 0 {
+		return nil
+	}
 	policies := make([]*pb.Policy, 0, len(d.Budgets))
 	for _, b := range d.Budgets {
 		policies = append(policies, &pb.Policy{Kind: PolicyKind, Namespace: b.Namespace, Name: b.Name, Revision: uint64(max(0, b.Generation))})
@@ -109,7 +134,7 @@ func (d *Decision) source() *pb.Endpoint {
 	if who.kind == "ServiceAccount" {
 		// People are in no cluster; who has a service account is in the one that knows it.
 		e.ClusterName, e.PodName = d.Cluster, d.UserPod
-		e.Labels = identityLabels(d.Cluster, who.namespace, who.name)
+		e.Labels = identityLabels(make([]string, 0, 3), d.Cluster, who.namespace, who.name)
 	}
 	return e
 }
@@ -117,13 +142,15 @@ func (d *Decision) source() *pb.Endpoint {
 func (d *Decision) destination() *pb.Endpoint {
 	o := &d.Object
 	e := &pb.Endpoint{ClusterName: d.Cluster, Namespace: o.Namespace}
-	var labels []string
+	// Those of the decision come before the others, because the UI shows the first ones.
+	labels := d.labels(make([]string, 0, 6+len(o.Labels)))
+	own := len(labels)
 	if o.Resource == "pods" {
 		e.PodName = o.Name
 		if o.OwnerName != "" {
 			e.Workloads = []*pb.Workload{{Kind: o.OwnerKind, Name: o.OwnerName}}
 		}
-		labels = identityLabels(d.Cluster, o.Namespace, "")
+		labels = identityLabels(labels, d.Cluster, o.Namespace, "")
 	} else {
 		e.Workloads = []*pb.Workload{{Kind: o.Kind, Name: o.Name}}
 		if o.Kind == "Namespace" {
@@ -133,16 +160,14 @@ func (d *Decision) destination() *pb.Endpoint {
 	for key, value := range o.Labels {
 		labels = append(labels, "k8s:"+key+"="+value)
 	}
-	slices.Sort(labels)
-	// Before the others, because the UI shows the first ones.
-	e.Labels = append(d.labels(), labels...)
+	slices.Sort(labels[own:])
+	e.Labels = labels
 	return e
 }
 
-// labels of the decision itself. Values are such as a label selector may name, so budgets go without
+// labels appends those of the decision itself. Values are such as a label selector may name, so budgets go without
 // their namespace, which is the destination's.
-func (d *Decision) labels() []string {
-	var labels []string
+func (d *Decision) labels(labels []string) []string {
 	if len(d.Budgets) > 0 {
 		labels = append(labels, LabelSource+":budget="+d.Budgets[0].Name)
 	}
@@ -153,18 +178,20 @@ func (d *Decision) labels() []string {
 	return labels
 }
 
-// identityLabels are those that Cilium gives every pod.
-func identityLabels(cluster, namespace, account string) []string {
-	labels := []string{"k8s:io.cilium.k8s.policy.cluster=" + cluster, "k8s:io.kubernetes.pod.namespace=" + namespace}
+// identityLabels appends those that Cilium gives every pod.
+func identityLabels(labels []string, cluster, namespace, account string) []string {
+	labels = append(labels, "k8s:io.cilium.k8s.policy.cluster="+cluster, "k8s:io.kubernetes.pod.namespace="+namespace)
 	if account != "" {
 		labels = append(labels, "k8s:io.cilium.k8s.policy.serviceaccount="+account)
 	}
 	return labels
 }
 
-func (d *Decision) http() *pb.HTTP {
-	h := &pb.HTTP{Method: "DELETE", Url: d.Object.url(), Headers: []*pb.HTTPHeader{{Key: UserHeader, Value: oneLine(d.User)}}}
-	success := uint32(200)
+func (d *Decision) http(p *parts) {
+	p.user.Key, p.user.Value = UserHeader, oneLine(d.User)
+	p.headers[0] = &p.user
+	h, success := &p.http, uint32(200)
+	h.Method, h.Url, h.Headers = "DELETE", d.Object.url(), p.headers[:]
 	if d.Object.Eviction {
 		h.Method, success = "POST", 201
 	}
@@ -172,7 +199,6 @@ func (d *Decision) http() *pb.HTTP {
 	if d.Admitted {
 		h.Code = success
 	}
-	return h
 }
 
 // url is the path that the request is made to.
@@ -204,7 +230,7 @@ func (d *Decision) summary() string {
 	if d.DryRun {
 		verb = "dry-run " + verb
 	}
-	return fmt.Sprintf("%s [%s of %s in %s, asked for by %s]", oneLine(d.Sentence), verb, name, d.Cluster, cmp.Or(oneLine(d.User), "nobody known"))
+	return oneLine(d.Sentence) + " [" + verb + " of " + name + " in " + d.Cluster + ", asked for by " + cmp.Or(oneLine(d.User), "nobody known") + "]"
 }
 
 // maxSentence keeps an exported line far below the 64 KiB that hubble observe --input-file reads.
@@ -213,6 +239,9 @@ const maxSentence = 4000
 // oneLine keeps what a caller may have put into his names from looking like
 // other lines, or steering a terminal.
 func oneLine(text string) string {
+	if isPlain(text) {
+		return text
+	}
 	if len(text) > maxSentence {
 		text = text[:maxSentence] + "…"
 	}
@@ -222,6 +251,16 @@ func oneLine(text string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(text, "�"))
+}
+
+// isPlain reports whether a text needs nothing done to it, as nearly all of them.
+func isPlain(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c > '~' {
+			return false
+		}
+	}
+	return len(text) <= maxSentence
 }
 
 func ipVersion(ip string) pb.IPVersion {

@@ -1,7 +1,10 @@
 package flow
 
 import (
+	"bytes"
+	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -11,6 +14,7 @@ import (
 	pb "github.com/cilium/cilium/api/v1/flow"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/meshpdb/meshpdb/pkg/budget"
 )
@@ -121,6 +125,56 @@ func TestAskers(t *testing.T) {
 	}
 }
 
+// sameJSON holds appendJSON against protojson.
+func sameJSON(t *testing.T, d *Decision) {
+	t.Helper()
+	line := d.appendJSON(nil)
+	if !json.Valid(line) || bytes.ContainsAny(line, "\n\r") {
+		t.Fatalf("not one line of JSON: %s", line)
+	}
+	var read pb.Flow
+	if err := protojson.Unmarshal(line, &read); err != nil {
+		t.Fatalf("%s: %v", line, err)
+	}
+	want := d.Flow()
+	if !proto.Equal(unpacked(t, &read), unpacked(t, want)) {
+		t.Fatalf("reads as\n%v\nwant\n%v", &read, want)
+	}
+}
+
+// unpacked has the extensions in an order that does not vary.
+func unpacked(t *testing.T, f *pb.Flow) *pb.Flow {
+	t.Helper()
+	var fields structpb.Struct
+	if err := f.GetExtensions().UnmarshalTo(&fields); err != nil {
+		t.Fatal(err)
+	}
+	f = proto.CloneOf(f)
+	var err error
+	if f.Extensions.Value, err = (proto.MarshalOptions{Deterministic: true}).Marshal(&fields); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// TestJSON: the flow log is what protojson would write, whatever is known of a decision.
+func TestJSON(t *testing.T) {
+	all := map[string]Decision{"refusal": refusal(), "warning": warning(), "nothing": {}}
+	for verdict := range Failed + 1 {
+		d := refusal()
+		d.Verdict, d.Admitted = verdict, verdict == Allowed
+		all[fmt.Sprint("verdict ", verdict)] = d
+	}
+	d := refusal()
+	d.Object.IP, d.Object.OwnerName, d.Object.Labels, d.Arithmetic.Unread, d.UserPod = "fd00::7", "", nil, nil, ""
+	d.Arithmetic.Left, d.Arithmetic.Available = -1, 1<<40
+	d.Sentence = "\"quoted\" <html> \u2028 \\ é 😀"
+	all["odd"] = d
+	for name, d := range all {
+		t.Run(name, func(t *testing.T) { sameJSON(t, &d) })
+	}
+}
+
 // FuzzFlow: whatever a caller names himself and his pods, a flow can be encoded, and what people see of it is one line.
 func FuzzFlow(f *testing.F) {
 	f.Add("jane", "no room")
@@ -137,9 +191,7 @@ func FuzzFlow(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if flow.GetExtensions() == nil {
-			t.Error("the arithmetic is missing")
-		}
+		sameJSON(t, &d)
 		if len(sentence) > 100 && len(user) < 1000 && len(line) > 1<<15 {
 			t.Errorf("a line of %d bytes", len(line))
 		}
@@ -150,4 +202,22 @@ func FuzzFlow(f *testing.F) {
 			}
 		}
 	})
+}
+
+func BenchmarkFlow(b *testing.B) {
+	d := refusal()
+	b.ReportAllocs()
+	for b.Loop() {
+		d.Flow()
+	}
+}
+
+func BenchmarkLine(b *testing.B) {
+	d := refusal()
+	var line []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		line = d.AppendLine(line[:0])
+	}
+	b.SetBytes(int64(len(line)))
 }
