@@ -22,6 +22,9 @@ func (a *Answer) Shown(now time.Time) flow.Decision {
 		Sentence: a.Sentence, Path: string(a.Path), DryRun: a.DryRun, User: a.User, UserPod: a.UserPod,
 		Object: podObject(a), Arithmetic: a.Outcome.Decision,
 	}
+	if len(a.Budgets) > 0 {
+		d.Budgets = make([]flow.Budget, 0, len(a.Budgets))
+	}
 	for i := range a.Budgets {
 		b := flow.Budget{Namespace: a.Budgets[i].Namespace, Name: a.Budgets[i].Name, Generation: a.Budgets[i].Generation}
 		if d.Budgets = append(d.Budgets, b); nameOf(a.Budgets[i]) == a.Budget {

@@ -11,6 +11,13 @@ import (
 
 // GetFlows answers hubble observe.
 func (o *Observer) GetFlows(r *observerpb.GetFlowsRequest, stream observerpb.Observer_GetFlowsServer) error {
+	if r.GetFollow() {
+		// Before what is there is shown: what comes behind that is shown as it comes.
+		o.followers.Add(1)
+		defer o.followers.Add(-1)
+		defer o.recent.wait()()
+	}
+	o.show()
 	return o.local.GetFlows(r, named{stream, o.node})
 }
 
@@ -29,11 +36,13 @@ func (n named) Send(r *observerpb.GetFlowsResponse) error {
 
 // ServerStatus answers hubble status. Numbers are of flows, without the empty events between them.
 func (o *Observer) ServerStatus(ctx context.Context, r *observerpb.ServerStatusRequest) (*observerpb.ServerStatusResponse, error) {
+	o.show()
 	s, err := o.local.ServerStatus(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	s.Version, s.SeenFlows = "meshpdb "+o.config.Version, o.seen.Load()
+	s.Version = "meshpdb " + o.config.Version
+	s.SeenFlows, _, _ = o.recent.counts()
 	s.MaxFlows, s.NumFlows = uint64(o.config.Capacity), min(s.SeenFlows, uint64(o.config.Capacity))
 	return s, nil
 }
@@ -51,8 +60,10 @@ func (o *Observer) GetNodes(ctx context.Context, _ *observerpb.GetNodesRequest) 
 	}}}, nil
 }
 
-// GetNamespaces answers hubble list namespaces. LocalObserverServer files them all under one cluster.
+// GetNamespaces answers hubble list namespaces: those of decisions that are kept, or
+// that somebody has read. LocalObserverServer files them all under one cluster.
 func (o *Observer) GetNamespaces(context.Context, *observerpb.GetNamespacesRequest) (*observerpb.GetNamespacesResponse, error) {
+	o.show()
 	return &observerpb.GetNamespacesResponse{Namespaces: o.namespaces.GetNamespaces()}, nil
 }
 

@@ -2,10 +2,13 @@
 // (API of hubble observe, Relay and the UI) and Hubble's flow log as the audit
 // trail.
 //
-// Publish never waits: it puts a decision into a bounded queue, or counts it as
-// lost, which Hubble's readers are told as LostEvents. One goroutine, Run,
-// takes from the queue, makes flows, exports them and writes Cilium's ring,
-// whose only writer it is.
+// Publish never waits, and is all that a decision pays: it copies the decision
+// into a bounded memory of the last ones. Flows are made when somebody reads: of
+// what is remembered when a query comes, and of what comes while a stream follows.
+// One goroutine, Run, does the latter and exports, in batches. What may wait for
+// it is bounded; what comes on top is lost and counted, which Hubble's readers are
+// told as LostEvents. Where nobody follows and nothing is exported, nothing
+// waits and nothing is lost: the oldest decisions go, as in Hubble's own ring.
 //
 // The observer is Cilium's LocalObserverServer behind a wrapper that mends what
 // matters at the rate of decisions and not at that of packets (pkg/hubble/container

@@ -1,17 +1,21 @@
 package hubble
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"sync/atomic"
+	"time"
 
 	flowpb "github.com/cilium/cilium/api/v1/flow"
 	observerpb "github.com/cilium/cilium/api/v1/observer"
 	ciliumexporter "github.com/cilium/cilium/pkg/hubble/exporter"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/meshpdb/meshpdb/pkg/flow"
 )
 
 // ExportConfig says where to export flows to.
@@ -42,65 +46,92 @@ func OpenExport(c ExportConfig) (io.WriteCloser, error) {
 	return w, nil
 }
 
-// exporter writes events as Cilium's own does (pkg/hubble/exporter), which would give losses the
-// machine's name, and write nothing ever again after one failure. A nil one writes nothing.
+// maxBatch is the size at which lines are written, in bytes. A file is put aside between two writes.
+const maxBatch = 64 << 10
+
+// exporter writes lines as Cilium's own does (pkg/hubble/exporter), which would give losses the
+// machine's name, and write nothing ever again after one failure. Lines are gathered until flush,
+// or until they are many.
 type exporter struct {
-	out     io.WriteCloser
-	encoder *json.Encoder
-	node    string
-	log     *slog.Logger
-	// failed since the last line that could be written.
+	out    io.WriteCloser
+	node   string
+	log    *slog.Logger
+	buffer []byte
+	lines  uint64 // in the buffer
+	// cut: what was written last ends within a line.
+	cut bool
+	// failed since the last lines that could be written.
 	failed uint64
 	errors atomic.Uint64
 }
 
 func newExporter(out io.WriteCloser, node string, log *slog.Logger) *exporter {
-	return &exporter{out: out, encoder: json.NewEncoder(out), node: node, log: log}
+	return &exporter{out: out, node: node, log: log}
 }
 
-func (e *exporter) flow(f *flowpb.Flow) {
-	if e != nil {
-		e.write(&observerpb.ExportEvent{Time: f.GetTime(), NodeName: e.node, ResponseTypes: &observerpb.ExportEvent_Flow{Flow: f}})
+func (e *exporter) decision(d *flow.Decision) {
+	e.begin()
+	e.buffer = d.AppendLine(e.buffer)
+	e.end()
+}
+
+func (e *exporter) lost(at time.Time, l *flowpb.LostEvent) {
+	line, err := json.Marshal(&observerpb.ExportEvent{
+		Time: timestamppb.New(at), NodeName: e.node, ResponseTypes: &observerpb.ExportEvent_LostEvents{LostEvents: l},
+	})
+	if err != nil {
+		e.fail(1, err)
+		return
+	}
+	e.begin()
+	e.buffer = append(append(e.buffer, line...), '\n')
+	e.end()
+}
+
+// begin begins with an empty line, which readers skip, where half a line would spoil the next one.
+func (e *exporter) begin() {
+	if e.cut && e.lines == 0 {
+		e.buffer = append(e.buffer, '\n')
 	}
 }
 
-func (e *exporter) lost(at *timestamppb.Timestamp, l *flowpb.LostEvent) {
-	if e != nil {
-		e.write(&observerpb.ExportEvent{Time: at, NodeName: e.node, ResponseTypes: &observerpb.ExportEvent_LostEvents{LostEvents: l}})
+func (e *exporter) end() {
+	if e.lines++; len(e.buffer) >= maxBatch {
+		e.flush()
 	}
 }
 
-// write logs the first of failures that follow each other, and how many they were.
-func (e *exporter) write(event *observerpb.ExportEvent) {
-	if err := e.encoder.Encode(event); err != nil {
-		e.errors.Add(1)
-		if e.failed++; e.failed == 1 {
-			e.log.Error("export decisions", "error", err)
-		}
-		// An encoder repeats its first error for ever. What it has written of this line must not spoil the next.
-		e.encoder = json.NewEncoder(&newLine{out: e.out})
+// flush writes what has been gathered.
+func (e *exporter) flush() {
+	if e.lines == 0 {
+		return
+	}
+	n, err := e.out.Write(e.buffer)
+	if n > 0 {
+		e.cut = e.buffer[n-1] != '\n'
+	}
+	left := uint64(bytes.Count(e.buffer[n:], []byte{'\n'}))
+	if n == 0 {
+		left = e.lines
+	}
+	e.buffer, e.lines = e.buffer[:0], 0
+	if err != nil {
+		e.fail(left, err)
 		return
 	}
 	if e.failed > 0 {
 		e.log.Info("decisions are exported again", "missing", e.failed)
-		e.failed, e.encoder = 0, json.NewEncoder(e.out)
+		e.failed = 0
 	}
 }
 
-// newLine begins with an empty line, which readers skip.
-type newLine struct {
-	out   io.Writer
-	begun bool
-}
-
-func (n *newLine) Write(p []byte) (int, error) {
-	if !n.begun {
-		if _, err := n.out.Write([]byte("\n")); err != nil {
-			return 0, err
-		}
-		n.begun = true
+// fail logs the first of failures that follow each other, and counts what is missing.
+func (e *exporter) fail(lines uint64, err error) {
+	if e.failed == 0 {
+		e.log.Error("export decisions", "error", err)
 	}
-	return n.out.Write(p)
+	e.failed += lines
+	e.errors.Add(lines)
 }
 
 func (e *exporter) close() error {

@@ -122,6 +122,9 @@ func TestExportFails(t *testing.T) {
 	o.Publish(decision("1"))
 	o.Publish(decision("2"))
 	awaitNewest(t, client, "2")
+	for deadline := time.Now().Add(10 * time.Second); o.export.errors.Load() == 0 && time.Now().Before(deadline); {
+		// It is about to be exported.
+	}
 	out.mu.Lock()
 	out.fail = nil
 	out.mu.Unlock()

@@ -20,8 +20,9 @@ func (o *Observer) Collect(out chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, n uint64) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n))
 	}
-	counter(flowsDesc, o.seen.Load())
-	counter(lostDesc, o.lostTotal.Load())
+	shown, lost, _ := o.recent.counts()
+	counter(flowsDesc, shown)
+	counter(lostDesc, lost)
 	if o.export != nil {
 		counter(exportDesc, o.export.errors.Load())
 	}

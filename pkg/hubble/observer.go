@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,7 +33,7 @@ type Config struct {
 	// Capacity is how many decisions readers find at least: one less than a power of two, at
 	// most MaxCapacity.
 	Capacity int
-	// Queue is how many decisions may wait for the observer.
+	// Queue is how many decisions may wait for the export and for those who follow.
 	Queue int
 	// Export receives every flow as a line of JSON, and is closed at the end; nil exports nothing.
 	Export io.WriteCloser
@@ -42,8 +43,16 @@ type Config struct {
 // MaxCapacity is half of what a ring of Cilium holds: each flow takes two slots of it.
 const MaxCapacity = 1<<15 - 1
 
-// lossInterval is how often a loss is told while it lasts.
-const lossInterval = time.Second
+const (
+	// lossInterval is how often a loss is told while it lasts.
+	lossInterval = time.Second
+	// gatherInterval is how long what follows a decision is gathered, so that a storm
+	// wakes the writer a hundred times a second rather than with each.
+	gatherInterval = 10 * time.Millisecond
+	// chunk is how many entries are taken at once: a decision may have to wait while they
+	// are copied, and processors are offered to others behind them.
+	chunk = 32
+)
 
 // Observer is a Hubble observer of decisions.
 type Observer struct {
@@ -54,15 +63,18 @@ type Observer struct {
 	local  *observer.LocalObserverServer
 	ring   *container.Ring
 	export *exporter
-	start  time.Time
 
-	queue      chan flow.Decision
+	recent     *recent
 	namespaces namespace.Manager
-	seen       atomic.Uint64
-	lostTotal  atomic.Uint64
+	filler     *flowpb.AgentEvent
+	// followers are the streams that want every flow as it comes.
+	followers atomic.Int64
+	// exportEnds is called when nothing is exported any more.
+	exportEnds func()
 
-	mu   sync.Mutex
-	lost flowpb.LostEvent // since it was told last
+	mu      sync.Mutex // of the ring's writer
+	shown   uint64     // number of the first entry that is not in the ring
+	scratch [chunk]entry
 }
 
 // New returns an observer that shows nothing until Run runs.
@@ -89,14 +101,15 @@ func New(c Config) (*Observer, error) {
 		return nil, fmt.Errorf("make observer: %w", err)
 	}
 	o := &Observer{
-		config: c, node: flow.Node(c.Cluster, c.Controller), local: local, ring: local.GetRingBuffer(), start: time.Now(),
-		queue: make(chan flow.Decision, c.Queue), namespaces: namespace.NewManager(),
+		config: c, node: flow.Node(c.Cluster, c.Controller), local: local, ring: local.GetRingBuffer(),
+		recent: newRecent(c.Capacity, c.Queue), namespaces: namespace.NewManager(), filler: &flowpb.AgentEvent{}, exportEnds: func() {},
 	}
 	if c.Export != nil {
 		o.export = newExporter(c.Export, o.node, c.Log)
+		o.exportEnds = o.recent.wait()
 	}
 	for range 2 {
-		o.fill(timestamppb.New(o.start))
+		o.ring.Write(&v1.Event{Timestamp: timestamppb.New(time.Now()), Event: o.filler})
 	}
 	return o, nil
 }
@@ -108,104 +121,48 @@ func withoutFillers(ctx context.Context, r *observerpb.GetFlowsRequest) (context
 }
 
 // Publish shows a decision soon, and returns at once. The caller leaves alone what it holds.
-func (o *Observer) Publish(d flow.Decision) {
-	select {
-	case o.queue <- d:
-	default:
-		o.lose(d.Time)
-	}
-}
+func (o *Observer) Publish(d flow.Decision) { o.recent.add(&d) }
 
-func (o *Observer) lose(at time.Time) {
-	o.lostTotal.Add(1)
+// show puts what is recent into the ring. Whoever is about to read calls it, so
+// that nothing is made of decisions that nobody looks at.
+func (o *Observer) show() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	when := timestamppb.New(at)
-	if o.lost.NumEventsLost == 0 {
-		o.lost.First = when
-	}
-	o.lost.Last = when
-	o.lost.NumEventsLost++
-}
-
-// Run shows what is published until ctx ends, and then what was published by then.
-func (o *Observer) Run(ctx context.Context) error {
-	w := &writer{Observer: o, told: time.Now()}
 	for {
-		select {
-		case d := <-o.queue:
-			w.take(d)
-		case <-ctx.Done():
-			w.drain()
-			return o.export.close()
+		first, entries := o.recent.copyFrom(o.shown, o.scratch[:])
+		for i := range entries {
+			o.write(&entries[i])
 		}
-	}
-}
-
-// writer is the only one that writes the ring.
-type writer struct {
-	*Observer
-	last time.Time // of the newest flow
-	told time.Time // when a loss was told
-}
-
-func (w *writer) take(d flow.Decision) {
-	// Readers look backwards for the first older one, and the UI takes equal times for the same flow.
-	if !d.Time.After(w.last) {
-		d.Time = w.last.Add(1)
-	}
-	w.last = d.Time
-	d.Cluster, d.Controller, d.Version = w.config.Cluster, w.config.Controller, w.config.Version
-	f := d.Flow()
-	for _, e := range []*flowpb.Endpoint{f.GetSource(), f.GetDestination()} {
-		if e.GetNamespace() != "" {
-			w.namespaces.AddNamespace(&observerpb.Namespace{Cluster: e.GetClusterName(), Namespace: e.GetNamespace()})
-		}
-	}
-	w.seen.Add(1)
-	w.write(&v1.Event{Timestamp: f.GetTime(), Event: f})
-	w.export.flow(f)
-	// Whoever comes to an empty queue tells it, and under a load that lasts it is told now and then.
-	if len(w.queue) == 0 || time.Since(w.told) >= lossInterval {
-		w.tellLoss()
-	}
-}
-
-func (w *writer) drain() {
-	for {
-		select {
-		case d := <-w.queue:
-			w.take(d)
-		default:
-			w.tellLoss()
+		o.shown = first + uint64(len(entries))
+		if len(entries) < chunk {
 			return
 		}
+		runtime.Gosched()
 	}
 }
 
-func (w *writer) tellLoss() {
-	w.mu.Lock()
-	lost := &flowpb.LostEvent{
-		Source: flowpb.LostEventSource_OBSERVER_EVENTS_QUEUE, NumEventsLost: w.lost.NumEventsLost, First: w.lost.First, Last: w.lost.Last,
+// write writes an entry to the ring; the lock is held. It can be read at once: behind
+// it comes an empty event, which readers do not see.
+func (o *Observer) write(e *entry) {
+	events := &[2]v1.Event{}
+	if e.lost != nil {
+		events[0] = v1.Event{Timestamp: timestamppb.New(e.decision.Time), Event: e.lost}
+	} else {
+		o.sign(&e.decision)
+		f := e.decision.Flow()
+		for _, end := range []*flowpb.Endpoint{f.Source, f.Destination} {
+			if end.Namespace != "" {
+				o.namespaces.AddNamespace(&observerpb.Namespace{Cluster: end.ClusterName, Namespace: end.Namespace})
+			}
+		}
+		events[0] = v1.Event{Timestamp: f.Time, Event: f}
 	}
-	w.lost.NumEventsLost = 0
-	w.mu.Unlock()
-	if lost.NumEventsLost == 0 {
-		return
-	}
-	w.told = time.Now()
-	at := timestamppb.New(w.last)
-	w.write(&v1.Event{Timestamp: at, Event: lost})
-	w.export.lost(at, lost)
-	w.config.Log.Warn("decisions were not shown, the queue was full", "count", lost.NumEventsLost)
+	events[1] = v1.Event{Timestamp: events[0].Timestamp, Event: o.filler}
+	o.ring.Write(&events[0])
+	o.ring.Write(&events[1])
 }
 
-// write shows an event at once: behind it comes an empty one, which readers do not see.
-func (o *Observer) write(e *v1.Event) {
-	o.ring.Write(e)
-	o.fill(e.Timestamp)
-}
-
-func (o *Observer) fill(at *timestamppb.Timestamp) {
-	o.ring.Write(&v1.Event{Timestamp: at, Event: &flowpb.AgentEvent{}})
+// sign says where a decision was made.
+func (o *Observer) sign(d *flow.Decision) {
+	d.Cluster, d.Controller, d.Version = o.config.Cluster, o.config.Controller, o.config.Version
 }

@@ -210,7 +210,7 @@ func TestLossIsTold(t *testing.T) {
 	if got := out.all(t); len(got) != 5 || got[4].GetLostEvents().GetNumEventsLost() != 6 || got[4].GetNodeName() != "c1/controller-0" {
 		t.Errorf("exported %v", got)
 	}
-	if got := o.lostTotal.Load(); got != 6 {
+	if _, got, _ := o.recent.counts(); got != 6 {
 		t.Errorf("%d counted as lost", got)
 	}
 }
