@@ -35,6 +35,7 @@ func sections() []section {
 		{"clusters", measureClusters},
 		{"endpoints", measureEndpoints},
 		{"budgets", measureBudgets},
+		{"flows", measureFlows},
 		scaled(measureScale),
 	}
 }

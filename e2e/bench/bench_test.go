@@ -72,10 +72,16 @@ func chapters() []chapter {
 	for i := range paced {
 		paced[i] = live.Result{Native: native, Distances: []live.Distance{distance(paceRTT)}}
 	}
+	flows := []recorded.Flows{
+		{Setting: "off", P50: 20 * time.Microsecond, Mean: 25 * time.Microsecond, P99: 90 * time.Microsecond, CPU: 30 * time.Microsecond, Offered: 280_000, Rate: 20_000},
+		{Setting: "ring", P50: 20_400, Mean: 25_200, P99: 91 * time.Microsecond, CPU: 31 * time.Microsecond, Offered: 280_000, Rate: 20_000, Shown: 280_000},
+		{Setting: "ring and export", P50: 21_000, Mean: 27 * time.Microsecond, P99: 95 * time.Microsecond, CPU: 29 * time.Microsecond, Offered: 280_000, Rate: 19_990, Shown: 279_000, Lost: 1000, Exported: 279_000},
+	}
 	return []chapter{
 		latencyChapter(live.Result{Native: native, Distances: []live.Distance{distance(0), missed}}),
 		paceChapter(paced),
 		clustersChapter(meshes), endpointsChapter(endpoints), budgetsChapter(budgets),
+		flowsChapter(recorded.FlowOptions{Rate: flowRate, Time: 2 * time.Second, Rounds: 7}, flows),
 	}
 }
 
@@ -181,7 +187,7 @@ func TestParse(t *testing.T) {
 		}
 	}
 	for args, want := range map[string]string{
-		"--only nonsense":        `--only "nonsense": there is no section "nonsense", but latency, pace, clusters, endpoints, budgets, scale`,
+		"--only nonsense":        `--only "nonsense": there is no section "nonsense", but latency, pace, clusters, endpoints, budgets, flows, scale`,
 		"--only latency,latency": `--only "latency,latency": latency is named twice`,
 		"--only=":                `--only "": there is no section ""`,
 		"--duration 0s":          "--duration 0s: not between 1s and 10m",

@@ -24,6 +24,9 @@ type options struct {
 	endpoints []int
 	budgets   []int
 	pods      int // of the section scale
+	// flowTime and flowRounds of the section flows.
+	flowTime   time.Duration
+	flowRounds int
 }
 
 // Where the document goes: a part of it must not replace the whole.
@@ -80,10 +83,12 @@ func (o *options) amounts(quick bool) {
 	o.polite, o.samples = 60, 100
 	o.meshes, o.endpoints, o.budgets = []int{3, 16, 64, 255}, []int{0, 500, 5000}, []int{10, 1000, 10_000}
 	o.pods = 100_000
+	o.flowTime, o.flowRounds = 2*time.Second, 7
 	if quick {
 		length, o.polite, o.samples = 8*time.Second, 6, 10
 		o.meshes, o.endpoints, o.budgets = o.meshes[:2], o.endpoints[:2], o.budgets[:2]
 		o.pods = 3000
+		o.flowTime, o.flowRounds = 500*time.Millisecond, 1
 	}
 	if o.duration == 0 {
 		o.duration = length

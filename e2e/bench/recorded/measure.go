@@ -17,6 +17,7 @@ type Result struct {
 	Meshes    []Mesh
 	Endpoints []Endpoints
 	Budgets   []Budgets
+	Flows     []Flows
 }
 
 // Mesh is the cost of a number of clusters.
@@ -93,6 +94,13 @@ func (s *stores) measure(ctx context.Context) (Result, error) {
 			return Result{}, fmt.Errorf("measure %d budgets: %w", n, err)
 		}
 		result.Budgets = append(result.Budgets, b)
+	}
+	if s.options.Flows.Rounds > 0 {
+		f, err := s.flows(ctx, s.options.Flows)
+		if err != nil {
+			return Result{}, fmt.Errorf("measure flows: %w", err)
+		}
+		result.Flows = f
 	}
 	return result, nil
 }

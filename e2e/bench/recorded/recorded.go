@@ -20,7 +20,7 @@ import (
 	"github.com/meshpdb/meshpdb/e2e/sandbox"
 )
 
-// Options of a measurement; all are required.
+// Options of a measurement.
 type Options struct {
 	// Meshes are the numbers of clusters to measure.
 	Meshes []int
@@ -28,6 +28,8 @@ type Options struct {
 	Endpoints []int
 	// Budgets are the numbers of budgets in the views.
 	Budgets []int
+	// Flows, if there are rounds, say how decisions are offered while they are shown.
+	Flows FlowOptions
 	// Samples of everything that takes a round of reads; a hundred times as many
 	// are taken of what does not.
 	Samples int

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/meshpdb/meshpdb/e2e/bench/paper"
+	"github.com/meshpdb/meshpdb/e2e/bench/recorded"
+)
+
+// flowRate is at which decisions are offered, a second: some thousand times what a busy mesh asks for.
+const flowRate = 20_000
+
+// flowGoal is by how much showing decisions may slow them.
+const flowGoal = 0.05
+
+func measureFlows(ctx context.Context, o options, progress io.Writer) (chapter, error) {
+	flows := recorded.FlowOptions{Rate: flowRate, Time: o.flowTime, Rounds: o.flowRounds}
+	r, err := recorded.Measure(ctx, recorded.Options{Flows: flows, Samples: o.samples, Progress: progress})
+	return flowsChapter(flows, r.Flows), err
+}
+
+func flowsChapter(o recorded.FlowOptions, rows []recorded.Flows) chapter {
+	write := func(d *paper.Document) {
+		d.Heading(2, "Decisions while they are shown to Hubble")
+		d.Say("A decision is what the webhook's handler makes of a decoded AdmissionReview, until its answer: here the refusal of an eviction from the cached view of three clusters, "+
+			"which is the fastest one and so the easiest to slow. Left out are HTTP and TLS, which would hide what is measured. It is offered %s times a second, "+
+			"whether those before were answered or not, by as many callers as there are cores, for %s in each setting of [the flow pipeline](../docs/hubble.md). "+
+			"All settings had their turn %d times, each time in another order, and each figure is the median of those. The reader follows whole flows by gRPC and "+
+			"runs in the same process, as does whatever else costs time; the export goes to files that are put aside at 10 MB.",
+			paper.Count(o.Rate), paper.Duration(o.Time), o.Rounds)
+		if len(rows) == 0 {
+			return
+		}
+		off := rows[0]
+		t := paper.Table{Columns: []string{"pipeline", "p50", "against off", "mean", "against off", "p99", "CPU for each decision", "more than off"}}
+		for _, r := range rows {
+			t.Row(r.Setting, paper.Duration(r.P50), change(r.P50, off.P50), paper.Duration(r.Mean), change(r.Mean, off.Mean), paper.Duration(r.P99), paper.Duration(r.CPU), more(r.CPU, off.CPU))
+		}
+		d.Table(t)
+		d.Say("The goal, less than %s more at the median: %s.", percent(flowGoal), verdict(rows))
+		d.Say("What became of the flows, in all rounds together:")
+		t = paper.Table{Columns: []string{"pipeline", "decisions", "a second", "taken", "lost", "reached the reader", "in the export"}}
+		for _, r := range rows[1:] {
+			t.Row(r.Setting, paper.Count(r.Offered), paper.Count(int(r.Rate)), paper.Count(int(r.Shown)), paper.Count(int(r.Lost)), paper.Count(int(r.Followed)), paper.Count(int(r.Exported)))
+		}
+		d.Table(t)
+	}
+	return chapter{write: write}
+}
+
+// verdict names what misses the goal.
+func verdict(rows []recorded.Flows) string {
+	missed := ""
+	for _, r := range rows {
+		if float64(r.P50) >= (1+flowGoal)*float64(rows[0].P50) {
+			missed += ", " + r.Setting
+		}
+	}
+	if missed == "" {
+		return "kept in every setting"
+	}
+	return "missed by " + missed[2:]
+}
+
+// change is by how much a is more than b.
+func change(a, b time.Duration) string {
+	if b == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%+.1f%%", 100*(float64(a)/float64(b)-1))
+}
+
+func more(a, b time.Duration) string {
+	if a <= b {
+		return ""
+	}
+	return paper.Duration(a - b)
+}
