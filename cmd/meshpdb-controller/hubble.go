@@ -32,7 +32,7 @@ type hubbleOptions struct {
 }
 
 func hubbleDefaults() hubbleOptions {
-	return hubbleOptions{capacity: 4095, queue: 1024, export: hubble.ExportConfig{MaxSizeMB: 10, MaxBackups: 5}}
+	return hubbleOptions{capacity: 4095, queue: 4095, export: hubble.ExportConfig{MaxSizeMB: 10, MaxBackups: 5}}
 }
 
 func (o *hubbleOptions) flags(f *flag.FlagSet) {

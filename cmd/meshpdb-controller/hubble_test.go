@@ -61,7 +61,7 @@ func TestLastAnswersAreShown(t *testing.T) {
 
 // TestShowingIsCheap: what an answer pays to be shown is its budgets' names. Allocations do not depend on the machine.
 func TestShowingIsCheap(t *testing.T) {
-	observer, err := hubble.New(hubble.Config{Cluster: "c1", Controller: "meshpdb-controller-1", Capacity: 4095, Queue: 1024, Log: slog.New(slog.DiscardHandler)})
+	observer, err := hubble.New(hubble.Config{Cluster: "c1", Controller: "meshpdb-controller-1", Capacity: 4095, Queue: 4095, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -83,7 +83,7 @@ func (o *options) amounts(quick bool) {
 	o.polite, o.samples = 60, 100
 	o.meshes, o.endpoints, o.budgets = []int{3, 16, 64, 255}, []int{0, 500, 5000}, []int{10, 1000, 10_000}
 	o.pods = 100_000
-	o.flowTime, o.flowRounds = 2*time.Second, 7
+	o.flowTime, o.flowRounds = time.Second, 15
 	if quick {
 		length, o.polite, o.samples = 8*time.Second, 6, 10
 		o.meshes, o.endpoints, o.budgets = o.meshes[:2], o.endpoints[:2], o.budgets[:2]

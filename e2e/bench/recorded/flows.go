@@ -1,10 +1,12 @@
 package recorded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
@@ -29,6 +31,9 @@ type Flows struct {
 	Setting string
 	// P50, Mean and P99 of a decision: the medians of all rounds.
 	P50, Mean, P99 time.Duration
+	// P50More and MeanMore are by what share they exceed those of the first setting: the medians of
+	// what each round says by itself, whose settings met the machine in the same state.
+	P50More, MeanMore float64
 	// CPU is the processor time of this process for each decision, whoever used it: the median.
 	CPU time.Duration
 	// Offered are the decisions of all rounds, Rate those of a second, as they were answered.
@@ -67,6 +72,8 @@ func (s *stores) flows(ctx context.Context, o FlowOptions) (all []Flows, err err
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, at.close()) }()
+	// As a controller sets it with so little to hold.
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	d := newDesk(at, b, "shop", "spent")
 	phases := make([][]phase, len(settings))
 	// The first round warms up.
@@ -85,10 +92,13 @@ func (s *stores) flows(ctx context.Context, o FlowOptions) (all []Flows, err err
 		}
 	}
 	for i := range settings {
-		all = append(all, sumUp(settings[i].name, phases[i]))
+		all = append(all, sumUp(settings[i].name, phases[i], phases[0]))
 	}
 	return all, nil
 }
+
+// gcPercent is cmd/meshpdb-controller's for a small heap.
+const gcPercent = 400
 
 // phase is one setting in one round.
 type phase struct {
@@ -101,11 +111,15 @@ type phase struct {
 // outcome is what became of the flows.
 type outcome struct{ shown, lost, followed, exported uint64 }
 
-func sumUp(name string, phases []phase) Flows {
+// sumUp sums up the rounds of a setting, against those of the first.
+func sumUp(name string, phases, first []phase) Flows {
 	f := Flows{Setting: name}
 	var p50, mean, p99, cpu []time.Duration
 	var duration time.Duration
-	for _, p := range phases {
+	var p50More, meanMore []float64
+	for i, p := range phases {
+		p50More = append(p50More, excess(p.took.Percentile(50), first[i].took.Percentile(50)))
+		meanMore = append(meanMore, excess(p.took.Mean(), first[i].took.Mean()))
 		p50, mean, p99 = append(p50, p.took.Percentile(50)), append(mean, p.took.Mean()), append(p99, p.took.Percentile(99))
 		cpu = append(cpu, p.cpu/time.Duration(max(1, len(p.took))))
 		f.Offered += len(p.took)
@@ -113,11 +127,19 @@ func sumUp(name string, phases []phase) Flows {
 		duration += p.duration
 	}
 	f.P50, f.Mean, f.P99, f.CPU = median(p50), median(mean), median(p99), median(cpu)
+	f.P50More, f.MeanMore = median(p50More), median(meanMore)
 	f.Rate = float64(f.Offered) / max(duration.Seconds(), 1e-9)
 	return f
 }
 
-func median(all []time.Duration) time.Duration { return stats.Of(all).Percentile(50) }
+// median is one that was measured: the lower one of two.
+func median[T cmp.Ordered](all []T) T {
+	slices.Sort(all)
+	return all[(len(all)-1)/2]
+}
+
+// excess is by what share a is above b.
+func excess(a, b time.Duration) float64 { return float64(a)/float64(max(b, 1)) - 1 }
 
 // offer offers decisions in one setting.
 func (d *desk) offer(ctx context.Context, s setting, o FlowOptions) (p phase, err error) {

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meshpdb/meshpdb/pkg/flow"
@@ -40,7 +41,7 @@ func (d *desk) open(ctx context.Context, s setting) (*shower, error) {
 	if !s.on {
 		return w, nil
 	}
-	config := hubble.Config{Cluster: nameOf(0), Controller: "meshpdb-controller-1", Version: "bench", Capacity: 4095, Queue: 1024, Log: slog.New(slog.DiscardHandler)}
+	config := hubble.Config{Cluster: nameOf(0), Controller: "meshpdb-controller-1", Version: "bench", Capacity: 4095, Queue: 4095, Log: slog.New(slog.DiscardHandler)}
 	if s.exported {
 		var err error
 		if w.dir, err = os.MkdirTemp("", "meshpdb-bench-"); err != nil {
@@ -188,15 +189,27 @@ type undecoded struct{}
 func (undecoded) Marshal(v any) ([]byte, error) { return proto.Marshal(v.(proto.Message)) }
 
 func (undecoded) Unmarshal(data []byte, v any) error {
-	// What begins with the field of a flow is one.
-	const flowTag = 1<<3 | 2
 	response := v.(*observerpb.GetFlowsResponse)
-	if len(data) > 0 && data[0] == flowTag {
-		response.NodeName = "flow"
-		return nil
+	for rest := data; len(rest) > 0; {
+		number, kind, n := protowire.ConsumeTag(rest)
+		if n < 0 {
+			return protowire.ParseError(n)
+		}
+		if number == flowField {
+			response.NodeName = "flow"
+			return nil
+		}
+		size := protowire.ConsumeFieldValue(number, kind, rest[n:])
+		if size < 0 {
+			return protowire.ParseError(size)
+		}
+		rest = rest[n+size:]
 	}
 	return proto.Unmarshal(data, response)
 }
+
+// flowField is the number of GetFlowsResponse.flow.
+const flowField = 1
 
 func (undecoded) Name() string { return "proto" }
 
