@@ -2,6 +2,7 @@ package hubble
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -70,6 +71,8 @@ func TestPublishNeverWaits(t *testing.T) {
 	c.Export, c.Queue, c.Capacity = out, 16, 127
 	o := newObserver(t, c)
 	run(t, o)
+	free := sync.OnceFunc(func() { close(out.freed) })
+	t.Cleanup(free)
 	// It never receives.
 	if _, err := dial(t, o).GetFlows(t.Context(), &observerpb.GetFlowsRequest{Follow: true, Number: 1}); err != nil {
 		t.Fatal(err)
@@ -94,7 +97,7 @@ func TestPublishNeverWaits(t *testing.T) {
 	case <-ctx.Done():
 		t.Fatal("publishing waits")
 	}
-	close(out.freed)
+	free()
 	for ctx.Err() == nil {
 		exported, told := 0, uint64(0)
 		for _, r := range out.all(t) {
