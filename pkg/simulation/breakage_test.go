@@ -144,7 +144,7 @@ func breakages() []broken {
 			}}
 			return s
 		}},
-		{"R6", "a grant need not be acknowledged", 50, 13, func(s *Scenario) { busy(s); s.Lose = 60 }, func(_ *process, was seams) seams {
+		{"R6", "a grant need not be acknowledged", 50, 21, func(s *Scenario) { busy(s); s.Lose = 60 }, func(_ *process, was seams) seams {
 			s := was
 			s.ledger = grantsAnyway{s.ledger}
 			return s
@@ -159,7 +159,7 @@ func breakages() []broken {
 			s.store = showsInOne{s.store}
 			return s
 		}},
-		{"start", "informers begin with what may be old", 100, 20, func(s *Scenario) {
+		{"start", "informers begin with what may be old", 100, 40, func(s *Scenario) {
 			s.Budgets, s.Clusters, s.Replicas, s.Pods, s.Slots, s.InformerLag = 2, 2, 2, 1, 1, 3*time.Second
 			s.Lose, s.Slow = 0, 0
 			often(s, Crash, time.Second)

@@ -65,7 +65,7 @@ const (
 	Loosen  What = "loosen"  // a cluster states its first bound again
 	Join    What = "join"    // one cluster hears that the last one takes part
 	Replace What = "replace" // a kvstore instance is replaced by another one
-	Sever   What = "sever"   // a replica does not reach one of its own instances; in no plan that a seed draws
+	Sever   What = "sever"   // a replica does not reach one of its own instances, which others reach
 )
 
 // Draw draws the scenario of a seed.
@@ -133,6 +133,7 @@ func (s *Scenario) plan(r *rand.Rand) {
 		often(Tighten, 3)
 		often(Loosen, 3)
 	}
+	maybe(Sever, 4)
 	slices.SortStableFunc(s.Plan, func(a, b Action) int { return int(a.At - b.At) })
 }
 

@@ -37,6 +37,7 @@ func TestSimulation(t *testing.T) {
 		{"waits", total.Waits, 300}, {"lost calls", total.Lost, 100}, {"crashes", total.Crashes, 3}, {"wipes", total.Wipes, 15}, {"cuts", total.Cuts, 8},
 		{"hangs", total.Hangs, 8}, {"leader changes", total.Leads, 4}, {"deaths", total.Deaths, 2}, {"flaps", total.Flaps, 4}, {"resets", total.Resets, 10},
 		{"compactions", total.Compactions, 10}, {"changes of budgets", total.Specs, 3}, {"joins", total.Joins, 2}, {"replaced instances", total.Replaced, 5},
+		{"severed instances", total.Severed, 10},
 		{"all slots in use", total.Full, 8}, {"rests", total.Rested, 1},
 	} {
 		if !testing.Short() && e.got < e.least {

@@ -32,7 +32,7 @@ type world struct {
 type Stats struct {
 	Runs, Steps, Requests, Allowed, Denied, Undecidable, Cached, GaveWay, Repeated, Granted, Disrupted, Waits int
 	Lost, Crashes, Wipes, Cuts, Hangs, Leads, Deaths, Flaps, Resets, Compactions, Specs, Joins, Replaced      int
-	Full, Rested                                                                                              int
+	Severed, Full, Rested                                                                                     int
 }
 
 func (s *Stats) answer(o claim.Outcome) {
@@ -163,6 +163,7 @@ func (w *world) act(a Action) {
 		}
 	case Sever:
 		if p != nil {
+			w.stats.Severed++
 			p.sever(choose(1<<16), length)
 		}
 	case Hang:
