@@ -43,6 +43,7 @@ var layers = map[string]int{
 	"pkg/workload":           3,
 	"pkg/hubble":             3,
 	"pkg/hubble/peers":       3,
+	"pkg/hubble/reader":      3,
 	"pkg/decide":             4,
 	"pkg/publish":            4,
 	"pkg/redrive":            4,
@@ -65,7 +66,7 @@ var layers = map[string]int{
 
 // only these packages may import what begins with the key.
 var only = map[string][]string{
-	"github.com/cilium/cilium/":         {"pkg/mesh", "pkg/hubble", "pkg/hubble/peers", "cmd/meshpdb-hubble-peers", "pkg/flow"},
+	"github.com/cilium/cilium/":         {"pkg/mesh", "pkg/hubble", "pkg/hubble/peers", "pkg/hubble/reader", "cmd/meshpdb-hubble-peers", "pkg/flow"},
 	"go.etcd.io/etcd/":                  {"pkg/mesh", "pkg/simulation", "pkg/simulation/kvstore"},
 	"sigs.k8s.io/controller-runtime/":   {"pkg/ledger", "pkg/workload", "pkg/redrive", "pkg/admission", "pkg/controller", "pkg/simulation", "cmd/meshpdb-controller"},
 	"go.opentelemetry.io/":              {"pkg/tracing"},
@@ -80,6 +81,8 @@ var only = map[string][]string{
 var narrow = map[string][2]string{
 	// All else of Cilium would make it as heavy as an observer.
 	"pkg/flow": {"github.com/cilium/cilium/", "github.com/cilium/cilium/api/v1/flow"},
+	// The plugin imports it.
+	"pkg/hubble/reader": {"github.com/cilium/cilium/", "github.com/cilium/cilium/api/v1/observer"},
 }
 
 type pkgInfo struct {

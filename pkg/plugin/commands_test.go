@@ -3,10 +3,13 @@ package plugin
 import (
 	"encoding/json"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	observerpb "github.com/cilium/cilium/api/v1/observer"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
@@ -18,6 +21,7 @@ import (
 	kubefake "k8s.io/client-go/kubernetes/fake"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
+	"github.com/meshpdb/meshpdb/pkg/flow"
 	"github.com/meshpdb/meshpdb/pkg/plugin/hold"
 )
 
@@ -166,11 +170,11 @@ func TestHistory(t *testing.T) {
 	}
 	f := newFleet(t)
 	f.order = []string{"c1"}
-	f.add(t, "c1",
-		event("a", "MeshPodDisruptionBudget", "db", "evicting db-0 would leave 7 of 9 pods available", 50*time.Minute, func(e *eventsv1.Event) {
+	f.add(t, "c1", budgetOf(spent),
+		event("a", "MeshPodDisruptionBudget", "db", "evicting db-0 would leave 7 of 9 pods available, budget prod/db needs 8 (maxUnavailable 1; c1 3/3; c2 2/3, 1 in flight; c3 3/3)", 50*time.Minute, func(e *eventsv1.Event) {
 			e.Series = &eventsv1.EventSeries{Count: 12, LastObservedTime: metav1.NewMicroTime(noon.Add(-time.Minute))}
 		}),
-		event("b", "Pod", "db-0", "evicting db-0 leaves 8 of 9 pods available", 2*time.Minute, func(e *eventsv1.Event) {
+		event("b", "Pod", "db-0", "evicting db-0 leaves 8 of 9 pods available, budget prod/db needs 8 (maxUnavailable 1; c1 3/3; c2 3/3; c3 3/3)", 2*time.Minute, func(e *eventsv1.Event) {
 			e.Type, e.Reason = "Normal", "DisruptionAllowed"
 			e.Related = &corev1.ObjectReference{Kind: "MeshPodDisruptionBudget", Name: "db"}
 		}),
@@ -182,6 +186,69 @@ func TestHistory(t *testing.T) {
 		}),
 	)
 	f.wantGolden(t, "history", "history db", "history pod/db-0", "history mpdb/db --since 90s", "history none", "history node/n1", "history db-1 -o yaml", "history pod/db-0 -o json")
+}
+
+// flowLog writes decisions as controllers export them, and returns the file.
+func flowLog(t *testing.T, all ...flow.Decision) string {
+	t.Helper()
+	var log strings.Builder
+	for i := range all {
+		line, err := json.Marshal(&observerpb.ExportEvent{NodeName: "c1/controller-0", ResponseTypes: &observerpb.ExportEvent_Flow{Flow: all[i].Flow()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.Write(append(line, '\n'))
+	}
+	log.WriteString(`{"lost_events":{"num_events_lost":"3"}}` + "\n")
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("decisions.log", []byte(log.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return log.String()
+}
+
+// TestHistoryOfFlows: each sentence, out of a flow log.
+func TestHistoryOfFlows(t *testing.T) {
+	decide := func(at time.Duration, cluster, pod, sentence string, change ...func(*flow.Decision)) flow.Decision {
+		d := flow.Decision{
+			Time: noon.Add(-at), Cluster: cluster, Controller: "controller-0", Verdict: flow.Refused, Reason: "InsufficientPods", Path: "eviction", Sentence: sentence, User: "jane",
+			Object:  flow.Object{Version: "v1", Resource: "pods", Kind: "Pod", Namespace: "prod", Name: pod, Eviction: true},
+			Budgets: []flow.Budget{{Namespace: "prod", Name: "db"}},
+		}
+		for _, c := range change {
+			c(&d)
+		}
+		return d
+	}
+	allowed := func(d *flow.Decision) { d.Verdict, d.Admitted, d.Reason = flow.Allowed, true, "SufficientPods" }
+	const (
+		refused = "evicting db-1 would leave 7 of 9 pods available, budget prod/db needs 8 (maxUnavailable 1; c1 3/3; c2 2/3, 1 in flight; c3 3/3)"
+		later   = "evicting db-1 would leave 7 of 9 pods available, budget prod/db needs 8 (maxUnavailable 1; c1 3/3; c2 3/3; c3 2/3)"
+	)
+	testdata, err := filepath.Abs("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := flowLog(t,
+		decide(40*time.Minute, "c2", "db-0", "evicting db-0 leaves 8 of 9 pods available, budget prod/db needs 8 (maxUnavailable 1; c1 3/3; c2 3/3; c3 3/3)", allowed),
+		decide(39*time.Minute, "c1", "db-1", refused), decide(38*time.Minute, "c3", "db-1", refused), decide(37*time.Minute, "c1", "db-1", refused),
+		decide(time.Minute, "c1", "db-1", later),
+		decide(30*time.Second, "c1", "db-1", "a dry-run", func(d *flow.Decision) { d.DryRun = true }),
+		decide(20*time.Second, "c1", "node", "deleting node n1 takes 2 available pods", func(d *flow.Decision) {
+			d.Verdict, d.Admitted, d.Path, d.Object = flow.Exempted, true, "intent", flow.Object{Version: "v1", Resource: "nodes", Kind: "Node", Name: "n1"}
+		}),
+		decide(10*time.Second, "c1", "web-0", "of another", func(d *flow.Decision) { d.Budgets[0].Name = "web" }),
+	)
+	f := newFleet(t)
+	f.order, f.testdata, f.stdin = []string{"c1"}, testdata, log
+	// A file needs no cluster, so none is asked.
+	f.add(t, "c1")
+	f.wantGolden(t, "history-flows",
+		"history db --input-file decisions.log", "history pod/db-1 --input-file -", "history db --since 10m --no-headers --input-file decisions.log", "history none --input-file decisions.log",
+		"history db --input-file none.log", "history db --input-file decisions.log --hubble-server localhost:1", "history db --since 30s --input-file decisions.log -o json")
+	if actions := f.clusters["c1"].Kube.(*kubefake.Clientset).Actions(); len(actions) > 0 {
+		t.Errorf("asks the cluster for %v", actions)
+	}
 }
 
 func TestSuspendAndResume(t *testing.T) {

@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -44,6 +45,8 @@ type fleet struct {
 	evictions []string
 	// answers to dry-run evictions, by "namespace/pod"; nil lets go.
 	answers map[string]error
+	// stdin of calls, and where golden files are if not in testdata.
+	stdin, testdata string
 }
 
 func newFleet(t *testing.T, contexts ...string) *fleet {
@@ -123,7 +126,7 @@ func (f *fleet) call(t *testing.T, args ...string) (stdout, stderr string, code 
 	t.Helper()
 	var out, errOut bytes.Buffer
 	cmd := NewCommand(Config{
-		IOStreams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: &out, ErrOut: &errOut},
+		IOStreams: genericiooptions.IOStreams{In: strings.NewReader(f.stdin), Out: &out, ErrOut: &errOut},
 		Clusters:  f, Now: func() time.Time { return noon }, Version: "v0.1.0", Terminal: f.terminal,
 	})
 	cmd.SetArgs(args)
@@ -147,7 +150,7 @@ func (f *fleet) wantGolden(t *testing.T, name string, calls ...string) {
 		}
 		fmt.Fprintf(&got, "--- exit code %d\n\n", code)
 	}
-	path := filepath.Join("testdata", name+".txt")
+	path := filepath.Join(cmp.Or(f.testdata, "testdata"), name+".txt")
 	if *update {
 		if err := os.WriteFile(path, []byte(got.String()), 0o644); err != nil {
 			t.Fatal(err)

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kubectl/pkg/util/completion"
 
@@ -19,6 +21,7 @@ import (
 type historyOptions struct {
 	*root
 	output    *output
+	flows     flowSource
 	since     time.Duration
 	noHeaders bool
 }
@@ -32,16 +35,28 @@ func (r *root) history() *cobra.Command {
 		Use:   "history BUDGET | pod/NAME",
 		Short: "Show the decisions about a budget or a pod",
 		Long: long(`
-			Show what was decided about a budget or a pod in this cluster, from the Events
-			that the controllers write. Decisions of one kind about a budget are a series:
-			one line with their number and the sentence of the first. The API server keeps Events for an hour, unless it
-			was told otherwise, and those of a pod are bounded while many are asked for.`),
+			Show what was decided about a budget or a pod, and what holds the budget back
+			now, since when, and what would free it.
+
+			Decisions are those of this cluster, from the Events that the controllers write.
+			Decisions of one kind about a budget are a series: one line with their number
+			and the sentence of the first. The API server keeps Events for an hour, unless
+			it was told otherwise, and those of a pod are bounded while many are asked for.
+
+			Flows have every decision with its own sentence: read them from a Hubble
+			server (Relay has those of all clusters) or from a flow log.`),
 		Example: examples(`
 			# Decisions about the budget db
 			kubectl meshpdb history db -n prod
 
 			# Decisions about a pod, within the last ten minutes
-			kubectl meshpdb history pod/db-0 --since 10m`),
+			kubectl meshpdb history pod/db-0 --since 10m
+
+			# Every single one, of all clusters, by Hubble Relay
+			kubectl meshpdb history db -n prod --hubble-server localhost:4245
+
+			# Out of a controller's flow log
+			kubectl meshpdb history db -n prod --input-file decisions.log`),
 		Args: cobra.ExactArgs(1),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 			if strings.HasPrefix(prefix, "pod") {
@@ -53,20 +68,26 @@ func (r *root) history() *cobra.Command {
 	}
 	o.output = newOutput(cmd)
 	cmd.Flags().DurationVar(&o.since, "since", 0, "Only show what is newer than a relative duration like 5s, 2m, or 3h. Defaults to everything.")
+	o.flows.addFlags(cmd)
 	cmd.Flags().BoolVar(&o.noHeaders, "no-headers", false, "When using the default output format, don't print headers.")
 	return cmd
 }
 
-// decision is one line: one Event, or a series.
+// decision is one line: one Event or a series, or flows with the same words.
 type decision struct {
 	First  metav1.Time `json:"first"`
 	Last   metav1.Time `json:"last"`
 	Count  int32       `json:"count"`
 	Type   string      `json:"type"`
 	Reason string      `json:"reason"`
-	// Object that the Event is about, as kind/name.
+	// Object that it is about, as kind/name, and the budget that decided, if it is known.
 	Object  string `json:"object"`
+	Budget  string `json:"budget,omitempty"`
 	Message string `json:"message"`
+	// Cluster, Cause in CamelCase and User who asked; flows tell them, Events do not.
+	Cluster string `json:"cluster,omitempty"`
+	Cause   string `json:"cause,omitempty"`
+	User    string `json:"user,omitempty"`
 }
 
 // decisions is what -o prints.
@@ -75,6 +96,8 @@ type decisions struct {
 	Namespace string     `json:"namespace"`
 	Of        string     `json:"of"`
 	Decisions []decision `json:"decisions"`
+	// Budgets are those that decided, as they stand now; none if the decisions are out of a file.
+	Budgets []hold.Report `json:"budgets,omitempty"`
 }
 
 func (o *historyOptions) run(ctx context.Context, args []string) error {
@@ -90,20 +113,16 @@ func (o *historyOptions) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	list, err := c.Kube.EventsV1().Events(c.Namespace).List(ctx, metav1.ListOptions{})
+	all := decisions{Context: c.Context, Namespace: c.Namespace, Of: strings.ToLower(kind) + "/" + name, Decisions: []decision{}}
+	read := c.fromEvents
+	if o.flows.given() {
+		read = o.fromFlows
+	}
+	found, err := read(ctx, c.Namespace, kind, name)
 	if err != nil {
 		return err
 	}
-	of := strings.ToLower(kind) + "/" + name
-	all := decisions{Context: c.Context, Namespace: c.Namespace, Of: of, Decisions: []decision{}}
-	for i := range list.Items {
-		e := &list.Items[i]
-		about := e.Regarding.Kind == kind && e.Regarding.Name == name ||
-			e.Related != nil && e.Related.Kind == kind && e.Related.Name == name
-		if !about || e.ReportingController != controllerName {
-			continue
-		}
-		d := decisionOf(e)
+	for _, d := range found {
 		if o.since == 0 || o.Now().Sub(d.Last.Time) <= o.since {
 			all.Decisions = append(all.Decisions, d)
 		}
@@ -111,26 +130,101 @@ func (o *historyOptions) run(ctx context.Context, args []string) error {
 	slices.SortFunc(all.Decisions, func(a, b decision) int {
 		return cmp.Or(a.Last.Compare(b.Last.Time), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Message, b.Message))
 	})
+	if o.flows.file == "" {
+		// A file is read without any cluster.
+		if all.Budgets, err = c.decided(ctx, kind, name, all.Decisions); err != nil {
+			return err
+		}
+	}
 	if printer != nil {
 		return o.output.print(o.Out, printer, "DecisionList", all)
 	}
+	return o.tell(all)
+}
+
+func (o *historyOptions) tell(all decisions) error {
 	if len(all.Decisions) == 0 {
-		_, err := fmt.Fprintf(o.ErrOut, "No decisions about %s found in %s namespace. Events are kept for an hour; metrics and logs of the controllers go back further.\n", of, c.Namespace)
+		text := "Events are kept for an hour; flow logs (--input-file), metrics and logs of the controllers go back further."
+		if o.flows.given() {
+			text = "That is all of " + o.flows.name() + "."
+		}
+		if _, err := fmt.Fprintf(o.ErrOut, "No decisions about %s found in %s namespace. %s\n", all.Of, all.Namespace, text); err != nil {
+			return err
+		}
+	} else if err := o.table(all.Decisions); err != nil {
 		return err
 	}
-	return o.table(all.Decisions)
+	say := &sentences{w: o.Out}
+	if !o.flows.given() && slices.ContainsFunc(all.Decisions, func(d decision) bool { return d.Count > 1 }) {
+		say.say("A series (x) has the message of its first decision; flows have each one's: --hubble-server, --input-file.")
+	}
+	for i, r := range all.Budgets {
+		if i > 0 || len(all.Decisions) > 0 {
+			say.say("")
+		}
+		say.say("Now, as context %s sees it:", all.Context)
+		o.held(say, r)
+	}
+	return say.err
 }
+
+// decided returns the budgets that decided, as they stand; those that are gone are left out.
+func (c *Cluster) decided(ctx context.Context, kind, name string, all []decision) ([]hold.Report, error) {
+	names := map[string]bool{}
+	if kind == budgetKind {
+		names[name] = true
+	}
+	for _, d := range all {
+		if kind == "Pod" && d.Budget != "" {
+			names[d.Budget] = true
+		}
+	}
+	var reports []hold.Report
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		b, err := c.budget(ctx, c.Namespace, name)
+		switch {
+		case apierrors.IsNotFound(err):
+		case err != nil:
+			return nil, err
+		default:
+			reports = append(reports, hold.Of(b))
+		}
+	}
+	return reports, nil
+}
+
+// fromEvents reads what was decided about an object in this cluster.
+func (c *Cluster) fromEvents(ctx context.Context, namespace, kind, name string) ([]decision, error) {
+	list, err := c.Kube.EventsV1().Events(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	var all []decision
+	for i := range list.Items {
+		e := &list.Items[i]
+		about := e.Regarding.Kind == kind && e.Regarding.Name == name ||
+			e.Related != nil && e.Related.Kind == kind && e.Related.Name == name
+		if !about || e.ReportingController != controllerName {
+			continue
+		}
+		all = append(all, decisionOf(e))
+	}
+	return all, nil
+}
+
+// budgetKind is the kind of budgets.
+const budgetKind = "MeshPodDisruptionBudget"
 
 func historyOf(arg string) (kind, name string, err error) {
 	typed, name, ok := strings.Cut(arg, "/")
 	if !ok {
-		return "MeshPodDisruptionBudget", arg, nil
+		return budgetKind, arg, nil
 	}
 	switch strings.TrimSuffix(typed, ".meshpdb.io") {
 	case "pod", "pods", "po":
 		return "Pod", name, nil
 	case "mpdb", "meshpoddisruptionbudget", "meshpoddisruptionbudgets":
-		return "MeshPodDisruptionBudget", name, nil
+		return budgetKind, name, nil
 	}
 	return "", "", fmt.Errorf("%q: want a budget's name or pod/NAME", arg)
 }
@@ -146,17 +240,31 @@ func decisionOf(e *eventsv1.Event) decision {
 	if e.Series != nil {
 		d.Last, d.Count = metav1.NewTime(e.Series.LastObservedTime.Time), e.Series.Count
 	}
+	switch {
+	case e.Regarding.Kind == budgetKind:
+		d.Budget = e.Regarding.Name
+	case e.Related != nil && e.Related.Kind == budgetKind:
+		d.Budget = e.Related.Name
+	}
 	return d
 }
 
 func (o *historyOptions) table(all []decision) error {
 	var rows [][]any
 	for _, d := range all {
-		last := hold.Duration(o.Now().Sub(d.Last.Time))
+		last := hold.Ago(d.Last, o.Now())
 		if d.Count > 1 {
-			last = fmt.Sprintf("%s (x%d over %s)", last, d.Count, hold.Duration(o.Now().Sub(d.First.Time)))
+			last += fmt.Sprintf(", x%d since %s", d.Count, hold.Ago(d.First, o.Now()))
 		}
-		rows = append(rows, []any{last, d.Type, d.Reason, d.Object, d.Message})
+		row := []any{last, d.Type, d.Reason, d.Object, d.Message}
+		if o.flows.given() {
+			row = []any{last, d.Cluster, d.Type, d.Reason, d.Object, d.Message}
+		}
+		rows = append(rows, row)
 	}
-	return table(o.Out, o.noHeaders, []string{"Last Seen", "Type", "Reason", "Object", "Message"}, rows)
+	columns := []string{"Last Seen", "Type", "Reason", "Object", "Message"}
+	if o.flows.given() {
+		columns = slices.Insert(columns, 1, "Cluster")
+	}
+	return table(o.Out, o.noHeaders, columns, rows)
 }

@@ -1,0 +1,203 @@
+package reader_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meshpdb/meshpdb/pkg/flow"
+	"github.com/meshpdb/meshpdb/pkg/hubble"
+	"github.com/meshpdb/meshpdb/pkg/hubble/reader"
+)
+
+const name = "meshpdb.c1.hubble-grpc.cilium.io"
+
+// issue writes tls.crt and tls.key, a certificate that signs itself.
+func issue(t *testing.T) (certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	certFile, keyFile = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	for path, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: keyDER}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return certFile, keyFile
+}
+
+// serve shows and exports three decisions, and returns the server's address and the file.
+func serve(t *testing.T, files *hubble.TLS) (address, path string) {
+	t.Helper()
+	quiet := slog.New(slog.DiscardHandler)
+	path = filepath.Join(t.TempDir(), "decisions.log")
+	export, err := hubble.OpenExport(hubble.ExportConfig{Path: path, MaxSizeMB: 1, MaxBackups: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := hubble.New(hubble.Config{Cluster: "c1", Controller: "controller-0", Version: "v1", Capacity: 15, Queue: 8, Export: export, Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 2)
+	go func() { done <- o.Run(ctx) }()
+	go func() { done <- hubble.Server{Listener: listener, TLS: files, Log: quiet}.Serve(ctx, o) }()
+	t.Cleanup(func() {
+		cancel()
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for i, sentence := range []string{"first", "second", "third"} {
+		o.Publish(flow.Decision{
+			Time: time.Unix(1_700_000_000+int64(i), 0), Review: sentence, Cluster: "c1", Controller: "controller-0", Verdict: flow.Refused, Reason: "InsufficientPods", Sentence: sentence, Path: "eviction",
+			Object:  flow.Object{Version: "v1", Resource: "pods", Kind: "Pod", Namespace: "prod", Name: "db-0", Eviction: true},
+			Budgets: []flow.Budget{{Namespace: "prod", Name: "db"}},
+		})
+	}
+	return listener.Addr().String(), path
+}
+
+func sentences(d reader.Decisions) string {
+	var all []string
+	for _, one := range d.All {
+		all = append(all, one.Sentence)
+	}
+	return strings.Join(all, " ")
+}
+
+// await asks until all decisions are shown: the observer takes them out of a queue.
+func await(t *testing.T, want string, ask func() (reader.Decisions, error)) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		found, err := ask()
+		if err == nil && sentences(found) == want {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("found %q, %v; want %q", sentences(found), err, want)
+		case <-tick.C:
+		}
+	}
+}
+
+func TestServer(t *testing.T) {
+	address, path := serve(t, nil)
+	server := reader.Server{Address: address, Timeout: 10 * time.Second}
+	await(t, "first second third", func() (reader.Decisions, error) { return server.Decisions(t.Context(), time.Time{}) })
+	await(t, "second third", func() (reader.Decisions, error) { return server.Decisions(t.Context(), time.Unix(1_700_000_001, 0)) })
+	await(t, "first second third", func() (reader.Decisions, error) {
+		f, err := os.Open(path)
+		if err != nil {
+			return reader.Decisions{}, err
+		}
+		defer f.Close()
+		return reader.File(f)
+	})
+}
+
+func TestServerWithTLS(t *testing.T) {
+	cert, key := issue(t)
+	address, _ := serve(t, &hubble.TLS{CertFile: cert, KeyFile: key, ClientCAFiles: []string{cert}})
+	good := reader.Server{Address: address, Timeout: 10 * time.Second, CACertFiles: []string{cert}, ClientCertFile: cert, ClientKeyFile: key, ServerName: name}
+	await(t, "first second third", func() (reader.Decisions, error) { return good.Decisions(t.Context(), time.Time{}) })
+	unverified := good
+	unverified.CACertFiles, unverified.ServerName, unverified.AllowInsecure = nil, "", true
+	if found, err := unverified.Decisions(t.Context(), time.Time{}); err != nil || len(found.All) != 3 {
+		t.Errorf("unverified found %v, %v", found, err)
+	}
+	for says, change := range map[string]func(*reader.Server){
+		"certificate required": func(s *reader.Server) { s.ClientCertFile, s.ClientKeyFile = "", "" },
+		"certificate is valid": func(s *reader.Server) { s.ServerName = "other" },
+		"unknown authority":    func(s *reader.Server) { s.CACertFiles, s.Address = nil, "tls://"+address },
+		"no certificate is in": func(s *reader.Server) { s.CACertFiles = []string{key} },
+		"client certificate":   func(s *reader.Server) { s.ClientKeyFile = "" },
+		"no such file":         func(s *reader.Server) { s.CACertFiles = []string{"none"} },
+	} {
+		bad := good
+		change(&bad)
+		if _, err := bad.Decisions(t.Context(), time.Time{}); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("want an error that says %q, got %v", says, err)
+		}
+	}
+}
+
+// TestNobodyThere: a server that is away ends it, and says which.
+func TestNobodyThere(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.Close()
+	if _, err := (reader.Server{Address: listener.Addr().String(), Timeout: 10 * time.Second}).Decisions(t.Context(), time.Time{}); err == nil || !strings.Contains(err.Error(), listener.Addr().String()) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestFile(t *testing.T) {
+	const one = `{"flow":{"emitter":{"name":"meshpdb"},"verdict":"DROPPED","extensions":{"@type":"type.googleapis.com/google.protobuf.Struct","value":{"sentence":"said"}}},"node_name":"c1/a","something_new":1}`
+	for _, c := range []struct {
+		name, text, says string
+		found            int
+		lost             uint64
+	}{
+		{"nothing", "", "", 0, 0},
+		{"one, without an end of the line", one, "", 1, 0},
+		{"empty lines", "\n" + one + "\n\n" + one + "\n", "", 2, 0},
+		{"losses", one + "\n" + `{"lost_events":{"num_events_lost":"4"}}` + "\n" + `{"lost_events":{"num_events_lost":"1"}}`, "", 1, 5},
+		{"others' flows, with what is not known here", `{"flow":{"emitter":{"name":"Hubble"},"extensions":{"@type":"type.googleapis.com/unknown.Type"}}}` + "\n" + one, "", 1, 0},
+		{"cut short", one + "\n" + one[:80], "line 2", 1, 0},
+	} {
+		found, err := reader.File(strings.NewReader(c.text))
+		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) || len(found.All) != c.found || found.Lost != c.lost {
+			t.Errorf("%s: found %+v, %v", c.name, found, err)
+		}
+	}
+	if _, err := reader.File(io.MultiReader(strings.NewReader(one), failing{})); err == nil {
+		t.Error("a file that cannot be read is read")
+	}
+}
+
+type failing struct{}
+
+func (failing) Read([]byte) (int, error) { return 0, io.ErrClosedPipe }
