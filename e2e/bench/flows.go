@@ -27,8 +27,8 @@ func flowsChapter(o recorded.FlowOptions, rows []recorded.Flows) chapter {
 		d.Heading(2, "Decisions while they are shown to Hubble")
 		d.Say("A decision is what the webhook's handler makes of a decoded AdmissionReview, until its answer: here the refusal of an eviction from the cached view of three clusters, "+
 			"which is the fastest one and so the easiest to slow. Left out are HTTP and TLS, which would hide what is measured. It is offered %s times a second, "+
-			"whether those before were answered or not, by as many callers as there are cores, for %s in each setting of [the flow pipeline](hubble.md). "+
-			"All settings had their turn %d times, each time in another order; each figure is the median of those, and each comparison the median of what the rounds say by themselves. The reader follows whole flows by gRPC and "+
+			"whether those before were answered or not, by one caller for each core but one, for %s in each setting of [the flow pipeline](hubble.md). "+
+			"All settings took turns of a fifth of a second, in %d rounds; each figure is the median of those, and each comparison the median of what the rounds say by themselves. The reader follows whole flows by gRPC and "+
 			"runs in the same process, as does whatever else costs time; the export goes to files that are put aside at 10 MB.",
 			paper.Count(o.Rate), paper.Duration(o.Time), o.Rounds)
 		if len(rows) == 0 {
@@ -41,8 +41,7 @@ func flowsChapter(o recorded.FlowOptions, rows []recorded.Flows) chapter {
 		}
 		d.Table(t)
 		d.Say("The goal, less than %s more at the median: %s.", percent(flowGoal), verdict(rows))
-		d.Say("The mean tells what the median does not: readers and files take from the same cores what decisions need. %s a second is far above what a mesh decides; "+
-			"what one flow costs, in the last column, does not depend on it.", paper.Count(o.Rate))
+		d.Say("Where no core is left, readers and files take from decisions what the last column says, for each flow. %s a second is far above what a mesh decides.", paper.Count(o.Rate))
 		d.Say("What became of the flows, in all rounds together:")
 		t = paper.Table{Columns: []string{"pipeline", "decisions", "a second", "taken", "lost", "reached the reader", "in the export"}}
 		for _, r := range rows[1:] {

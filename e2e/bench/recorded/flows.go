@@ -21,7 +21,7 @@ import (
 type FlowOptions struct {
 	// Rate is how many decisions a second are offered, whether those before were answered or not.
 	Rate int
-	// Time is how long each setting is offered them in each round, and Rounds how often all settings have their turn.
+	// Time is how long each setting is offered them in each round, in several turns.
 	Time   time.Duration
 	Rounds int
 }
@@ -79,15 +79,13 @@ func (s *stores) flows(ctx context.Context, o FlowOptions) (all []Flows, err err
 	// The first round warms up.
 	for round := range o.Rounds + 1 {
 		s.say("%d decisions a second, round %d of %d", o.Rate, round, o.Rounds)
+		r, err := d.round(ctx, o, round)
+		if err != nil {
+			return nil, err
+		}
 		for i := range settings {
-			// Nobody is always the first, or behind the same one.
-			i = (i + round) % len(settings)
-			p, err := d.offer(ctx, settings[i], o)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", settings[i].name, err)
-			}
 			if round > 0 {
-				phases[i] = append(phases[i], p)
+				phases[i] = append(phases[i], r[i])
 			}
 		}
 	}
@@ -99,6 +97,14 @@ func (s *stores) flows(ctx context.Context, o FlowOptions) (all []Flows, err err
 
 // gcPercent is cmd/meshpdb-controller's for a small heap.
 const gcPercent = 400
+
+const (
+	// turn is how long decisions are offered in one setting before the next one has its turn: a machine
+	// shared with others is not the same machine a second later.
+	turn = 200 * time.Millisecond
+	// rest is what a setting has after its turn to work off what it put aside, at its own expense and not at the next one's.
+	rest = 100 * time.Millisecond
+)
 
 // phase is one setting in one round.
 type phase struct {
@@ -141,35 +147,77 @@ func median[T cmp.Ordered](all []T) T {
 // excess is by what share a is above b.
 func excess(a, b time.Duration) float64 { return float64(a)/float64(max(b, 1)) - 1 }
 
-// offer offers decisions in one setting.
-func (d *desk) offer(ctx context.Context, s setting, o FlowOptions) (p phase, err error) {
-	shower, err := d.open(ctx, s)
-	if err != nil {
-		return phase{}, err
-	}
-	handler := d.handler(shower)
-	runtime.GC()
-	before, start := processTime(), time.Now()
-	p.took, err = decisions(ctx, handler, d.request, o)
-	p.duration, p.cpu = time.Since(start), processTime()-before
-	var closing error
-	p.outcome, closing = shower.close(ctx)
-	return p, errors.Join(err, closing)
+// station is a setting that decisions are offered in.
+type station struct {
+	shower  *shower
+	handler admission.Handler
+	phase   phase
+	took    []time.Duration
 }
 
-// callers offer decisions side by side: more than this machine can answer at once would only wait for each other.
-func callers() int { return runtime.GOMAXPROCS(0) }
+// round has all settings take turns until each has had its time.
+func (d *desk) round(ctx context.Context, o FlowOptions, n int) (phases []phase, err error) {
+	stations := make([]*station, 0, len(settings))
+	defer func() {
+		for i, s := range stations {
+			outcome, closing := s.shower.close(ctx)
+			if closing != nil {
+				err = errors.Join(err, fmt.Errorf("%s: %w", settings[i].name, closing))
+				continue
+			}
+			s.phase.outcome, s.phase.took = outcome, stats.Of(s.took)
+			phases = append(phases, s.phase)
+		}
+	}()
+	for _, s := range settings {
+		shower, err := d.open(ctx, s)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s.name, err)
+		}
+		stations = append(stations, &station{shower: shower, handler: d.handler(shower)})
+	}
+	runtime.GC()
+	for t := 0; time.Duration(t)*turn < o.Time; t++ {
+		for i := range stations {
+			// Nobody is always the first.
+			i = (i + n + t) % len(stations)
+			if err := d.offer(ctx, stations[i], o, min(turn, o.Time)); err != nil {
+				return nil, fmt.Errorf("%s: %w", settings[i].name, err)
+			}
+		}
+	}
+	return nil, nil
+}
+
+// offer offers decisions to a station for one turn.
+func (d *desk) offer(ctx context.Context, s *station, o FlowOptions, turn time.Duration) error {
+	before, start := processTime(), time.Now()
+	took, err := decisions(ctx, s.handler, d.request, o.Rate, turn)
+	s.phase.duration += time.Since(start)
+	s.took = append(s.took, took...)
+	select {
+	case <-ctx.Done():
+		err = errors.Join(err, ctx.Err())
+	case <-time.After(rest):
+	}
+	s.phase.cpu += processTime() - before
+	return err
+}
+
+// callers offer decisions side by side, and leave a core to whatever else the process does: whether that
+// stands in the way of decisions is asked here, and what it takes of the processor is told beside it.
+func callers() int { return max(1, runtime.GOMAXPROCS(0)-1) }
 
 // decisions offers a handler a request at a rate, and times each answer from when it was taken up.
-func decisions(ctx context.Context, h admission.Handler, r admission.Request, o FlowOptions) (stats.Distribution, error) {
+func decisions(ctx context.Context, h admission.Handler, r admission.Request, rate int, turn time.Duration) ([]time.Duration, error) {
 	n := callers()
 	took, failures := make([][]time.Duration, n), make([]error, n)
 	var all sync.WaitGroup
 	start := time.Now()
 	for caller := range n {
-		took[caller] = make([]time.Duration, 0, int(o.Time.Seconds()*float64(o.Rate))/n+1)
+		took[caller] = make([]time.Duration, 0, int(turn.Seconds()*float64(rate))/n+1)
 		all.Go(func() {
-			failures[caller] = offered(start, o, caller, n, func() error {
+			failures[caller] = offered(start, rate, turn, caller, n, func() error {
 				before := time.Now()
 				response := h.Handle(ctx, r)
 				took[caller] = append(took[caller], time.Since(before))
@@ -181,13 +229,13 @@ func decisions(ctx context.Context, h admission.Handler, r admission.Request, o 
 		})
 	}
 	all.Wait()
-	return stats.Of(slices.Concat(took...)), errors.Join(failures...)
+	return slices.Concat(took...), errors.Join(failures...)
 }
 
 // offered calls once for each moment at which the caller has something to offer, late if need be.
-func offered(start time.Time, o FlowOptions, caller, callers int, call func() error) error {
-	interval := time.Second / time.Duration(o.Rate)
-	for i := caller; time.Duration(i)*interval < o.Time; i += callers {
+func offered(start time.Time, rate int, turn time.Duration, caller, callers int, call func() error) error {
+	interval := time.Second / time.Duration(rate)
+	for i := caller; time.Duration(i)*interval < turn; i += callers {
 		if early := time.Duration(i)*interval - time.Since(start); early > 0 {
 			time.Sleep(early)
 		}
