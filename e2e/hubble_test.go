@@ -73,6 +73,7 @@ func TestHubble(t *testing.T) {
 	wantRefusal(t, client.PolicyV1().Evictions(w.Namespace).Evict(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: pod}}), 0, "needs 6")
 	t.Run("filters", func(t *testing.T) { wantFilters(t, h, victim) })
 	t.Run("export", func(t *testing.T) { wantExport(t, h, pod) })
+	t.Run("history", func(t *testing.T) { wantHistory(t, h, pod) })
 	t.Run("without peer service", func(t *testing.T) { wantRelayWithoutPeers(t, h, w, c2, pod) })
 }
 
@@ -413,6 +414,30 @@ func wantExport(t *testing.T, h *hubbleMesh, pod string) {
 		if err != nil || !strings.Contains(string(out), words) || strings.Contains(string(out), "Failed to unmarshal") {
 			t.Errorf("hubble observe --input-file --verdict %s (%v) says\n%s", verdict, err, out)
 		}
+	}
+}
+
+// wantHistory: kubectl meshpdb history reads what was refused from Relay, from controllers and from their exports.
+func wantHistory(t *testing.T, h *hubbleMesh, pod string) {
+	certs := " --hubble-tls-server-name meshpdb.c2.hubble-grpc.cilium.io --hubble-tls-ca-cert-files " + h.certs + "/ca.crt" +
+		" --hubble-tls-client-cert-file " + h.certs + "/tls.crt --hubble-tls-client-key-file " + h.certs + "/tls.key"
+	found := 0
+	for node, address := range h.observers {
+		if strings.HasPrefix(node, "c2/") {
+			out := wantSays(t, 20*time.Second, 0, "history pod/"+pod+" -n hubble --context c2 --hubble-server "+address+certs)
+			found += strings.Count(out, "budget hubble/db needs 6")
+		}
+	}
+	if found == 0 {
+		t.Error("no controller of c2 shows a refusal")
+	}
+	t.Log(wantSays(t, 20*time.Second, 0, "history db -n hubble --context c1 --hubble-server "+h.relay, "DisruptionRefused", "pod/"+pod, "budget hubble/db needs 6", "Now, as context c1 sees it:"))
+	found = 0
+	for _, path := range h.exports {
+		found += strings.Count(wantSays(t, 20*time.Second, 0, "history pod/"+pod+" -n hubble --input-file "+path), "budget hubble/db needs 6")
+	}
+	if found == 0 {
+		t.Error("no export has a refusal")
 	}
 }
 

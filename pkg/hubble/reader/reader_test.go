@@ -147,12 +147,13 @@ func TestServerWithTLS(t *testing.T) {
 		t.Errorf("unverified found %v, %v", found, err)
 	}
 	for says, change := range map[string]func(*reader.Server){
-		"certificate required": func(s *reader.Server) { s.ClientCertFile, s.ClientKeyFile = "", "" },
-		"certificate is valid": func(s *reader.Server) { s.ServerName = "other" },
-		"unknown authority":    func(s *reader.Server) { s.CACertFiles, s.Address = nil, "tls://"+address },
-		"no certificate is in": func(s *reader.Server) { s.CACertFiles = []string{key} },
-		"client certificate":   func(s *reader.Server) { s.ClientKeyFile = "" },
-		"no such file":         func(s *reader.Server) { s.CACertFiles = []string{"none"} },
+		// In TLS 1.3 the client may have written before it hears why, and then it hears of a broken pipe only.
+		"hubble server " + address: func(s *reader.Server) { s.ClientCertFile, s.ClientKeyFile = "", "" },
+		"certificate is valid":     func(s *reader.Server) { s.ServerName = "other" },
+		"unknown authority":        func(s *reader.Server) { s.CACertFiles, s.Address = nil, "tls://"+address },
+		"no certificate is in":     func(s *reader.Server) { s.CACertFiles = []string{key} },
+		"client certificate":       func(s *reader.Server) { s.ClientKeyFile = "" },
+		"no such file":             func(s *reader.Server) { s.CACertFiles = []string{"none"} },
 	} {
 		bad := good
 		change(&bad)
