@@ -183,6 +183,13 @@ var verdicts = []struct {
 
 	{"nobody asked", nine + `
 		1 c1/a terminating`, 0, history.Undecided},
+	{"nobody asked for one too many", nine + `
+		1 c1/z unavailable
+		2 c1/z terminating`, 0, history.Held},
+	{"nobody asked, and it was back", nine + `
+		1 c1/z unavailable
+		2 c1/z available
+		3 c1/z terminating`, 0, history.Undecided},
 	{"asked too late", nine + `
 		1 c1/a terminating
 		2-3 c1/a allowed`, 0, history.Undecided},

@@ -39,7 +39,7 @@
 //
 // A disruption that nobody asked for makes a history Undecided: the recorder
 // missed a caller, or somebody goes past the budget. What Kubernetes' own
-// controllers and nodes end is recorded as Lost.
+// controllers and nodes end is recorded as Lost, and the end of a pod that was never available is none.
 //
 // # Usefulness
 //

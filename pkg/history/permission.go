@@ -2,6 +2,7 @@ package history
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -47,7 +48,7 @@ func (p *pod) permissions(validity time.Duration) (all []*permission, gap string
 			all, explained = append(all, g), true
 		}
 	}
-	if voluntary && !explained {
+	if voluntary && !explained && p.wasAvailable() {
 		gap = fmt.Sprintf("%s of %s was disrupted %s, but nobody asked for it", p, p.cluster.name, describe(*p.end))
 	}
 	for i, g := range all {
@@ -64,6 +65,12 @@ func (p *pod) permissions(validity time.Duration) (all []*permission, gap string
 		}
 	}
 	return all, gap
+}
+
+// wasAvailable reports whether there was anything to disrupt. Kubernetes' controllers delete pods that they
+// have made too many, which they do when they start with an old view.
+func (p *pod) wasAvailable() bool {
+	return slices.ContainsFunc(p.edges, func(e edge) bool { return e.available })
 }
 
 // silent is the permission that lost answers must have been, since the pod ended; nil
