@@ -272,33 +272,54 @@ func (e sighting) earliest() time.Time {
 	return e.since
 }
 
-// replay finds the worst moment. Where a moment is not known, it takes the one
-// in favour of those who decided: the earliest for a pod that becomes
-// available, the latest for one that ceases to be. The pods that stood when the witness began
+// change is when a pod became available, or ceased to be.
+type change struct {
+	at, seen  time.Time
+	uid       string
+	available bool
+}
+
+// changes reduces sightings to the moments at which pods changed. Where a
+// moment is not known, it takes the one in favour of those who decided: the earliest for a pod
+// that becomes available, which is not before it ceased to be, and the latest for one that ceases.
+func changes(events []sighting) []change {
+	var all []change
+	last := map[string]change{}
+	for _, e := range events {
+		before := last[e.uid]
+		if e.available == before.available {
+			continue
+		}
+		c := change{at: e.at, seen: e.at, uid: e.uid, available: e.available}
+		if earliest := e.earliest(); e.available && earliest.After(before.at) {
+			c.at = earliest
+		} else if e.available {
+			c.at = before.at
+		}
+		last[e.uid] = c
+		all = append(all, c)
+	}
+	slices.SortStableFunc(all, func(a, b change) int { return a.at.Compare(b.at) })
+	return all
+}
+
+// replay finds the worst moment. The pods that stood when the witness began
 // are its first events, so counting starts once as many are available as
 // there should be.
 func replay(events []sighting, expected int) Testimony {
 	t := Testimony{Expected: expected}
-	favour := func(e sighting) time.Time {
-		if e.available {
-			return e.earliest()
-		}
-		return e.at
-	}
-	events = slices.SortedStableFunc(slices.Values(events), func(a, b sighting) int { return favour(a).Compare(favour(b)) })
 	available := map[string]bool{}
 	begun := false
-	for _, e := range events {
-		if available[e.uid] && !e.available {
+	for _, c := range changes(events) {
+		if c.available {
+			available[c.uid] = true
+		} else {
+			delete(available, c.uid)
 			t.Deletions++
-		}
-		delete(available, e.uid)
-		if e.available {
-			available[e.uid] = true
 		}
 		begun = begun || len(available) >= expected
 		if missing := expected - len(available); begun && missing > t.WorstUnavailable {
-			t.WorstUnavailable, t.WorstAt = missing, e.at
+			t.WorstUnavailable, t.WorstAt = missing, c.seen
 		}
 	}
 	return t

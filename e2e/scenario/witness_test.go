@@ -24,6 +24,32 @@ func TestReplayFavoursThoseWhoDecided(t *testing.T) {
 	}
 }
 
+// TestReplayKeepsTheOrderOfAPod: what was told of a pod before it came back does not count after
+// that, although it may have come back earlier than it was told of.
+func TestReplayKeepsTheOrderOfAPod(t *testing.T) {
+	for name, events := range map[string][]sighting{
+		"a new pod": {
+			{at: at(0), since: at(0), uid: "a", available: true},
+			{at: at(0), since: at(0), uid: "b", available: true},
+			{at: at(1), since: at(1), uid: "a"},
+			{at: at(5), since: at(2), uid: "c"},
+			{at: at(6), since: at(2), uid: "c", available: true},
+			{at: at(7), since: at(7), uid: "b"},
+		},
+		"a pod that was available": {
+			{at: at(0), since: at(0), uid: "a", available: true},
+			{at: at(0), since: at(0), uid: "b", available: true},
+			{at: at(5), since: at(2), uid: "a"},
+			{at: at(6), since: at(2), uid: "a", available: true},
+			{at: at(7), since: at(7), uid: "b"},
+		},
+	} {
+		if got := replay(events, 2); got.WorstUnavailable != 1 || got.Deletions != 2 {
+			t.Errorf("%s: %d were missing, want 1, and %d deletions, want 2", name, got.WorstUnavailable, got.Deletions)
+		}
+	}
+}
+
 func TestBlindness(t *testing.T) {
 	for _, tt := range []struct {
 		b    blindness
