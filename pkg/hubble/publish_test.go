@@ -2,6 +2,7 @@ package hubble
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -43,7 +44,9 @@ func TestNothingIsMadeForNobody(t *testing.T) {
 	if written := o.ring.Len(); written != 2 {
 		t.Errorf("%d events were made", written)
 	}
-	if found := get(t, dial(t, o), &observerpb.GetFlowsRequest{Number: many}); len(found) != c.Capacity+1 {
+	// On a busy machine the query takes so long that it is told of what the ring has let go: that is no flow.
+	found := slices.DeleteFunc(get(t, dial(t, o), &observerpb.GetFlowsRequest{Number: many}), func(uuid string) bool { return uuid == "" })
+	if len(found) != c.Capacity+1 {
 		t.Errorf("%d are found", len(found))
 	}
 }
