@@ -115,10 +115,15 @@ func (w *writer) texts(name string, values []string) {
 		return
 	}
 	w.key(name)
+	w.list(len(values), func(i int) { w.to = appendQuoted(w.to, values[i]) })
+}
+
+// list writes so many items.
+func (w *writer) list(n int, item func(i int)) {
 	w.open('[')
-	for _, v := range values {
+	for i := range n {
 		w.comma()
-		w.to = appendQuoted(w.to, v)
+		item(i)
 	}
 	w.close(']')
 }
@@ -154,15 +159,12 @@ func (w *writer) endpoint(name string, e *pb.Endpoint) {
 	w.text("pod_name", e.PodName)
 	if len(e.Workloads) > 0 {
 		w.key("workloads")
-		w.open('[')
-		for _, l := range e.Workloads {
-			w.comma()
+		w.list(len(e.Workloads), func(i int) {
 			w.open('{')
-			w.text("name", l.Name)
-			w.text("kind", l.Kind)
+			w.text("name", e.Workloads[i].Name)
+			w.text("kind", e.Workloads[i].Kind)
 			w.close('}')
-		}
-		w.close(']')
+		})
 	}
 	w.close('}')
 }
@@ -189,15 +191,12 @@ func (w *writer) http(l *pb.Layer7) {
 	w.text("method", h.Method)
 	w.text("url", h.Url)
 	w.key("headers")
-	w.open('[')
-	for _, header := range h.Headers {
-		w.comma()
+	w.list(len(h.Headers), func(i int) {
 		w.open('{')
-		w.text("key", header.Key)
-		w.text("value", header.Value)
+		w.text("key", h.Headers[i].Key)
+		w.text("value", h.Headers[i].Value)
 		w.close('}')
-	}
-	w.close(']')
+	})
 	w.close('}')
 	w.close('}')
 }
@@ -207,17 +206,15 @@ func (w *writer) policies(name string, policies []*pb.Policy) {
 		return
 	}
 	w.key(name)
-	w.open('[')
-	for _, p := range policies {
-		w.comma()
+	w.list(len(policies), func(i int) {
+		p := policies[i]
 		w.open('{')
 		w.text("name", p.Name)
 		w.text("namespace", p.Namespace)
 		w.number("revision", p.Revision)
 		w.text("kind", p.Kind)
 		w.close('}')
-	}
-	w.close(']')
+	})
 }
 
 func (w *writer) extensions(d *Decision) {
@@ -233,12 +230,7 @@ func (w *writer) extensions(d *Decision) {
 		case isTrue, isFalse:
 			w.to = strconv.AppendBool(w.to, f.kind == isTrue)
 		case isList:
-			w.open('[')
-			for _, text := range f.list {
-				w.comma()
-				w.to = appendQuoted(w.to, oneLine(text))
-			}
-			w.close(']')
+			w.list(len(f.list), func(i int) { w.to = appendQuoted(w.to, oneLine(f.list[i])) })
 		default:
 			w.to = appendQuoted(w.to, f.text)
 		}

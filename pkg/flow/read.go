@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"slices"
 	"strings"
 
 	pb "github.com/cilium/cilium/api/v1/flow"
@@ -59,7 +60,7 @@ func objectOf(f *pb.Flow) Object {
 
 func budgetsOf(f *pb.Flow) []Budget {
 	var all []Budget
-	for _, p := range append(f.GetIngressAllowedBy(), f.GetIngressDeniedBy()...) {
+	for _, p := range slices.Concat(f.GetIngressAllowedBy(), f.GetIngressDeniedBy()) {
 		if p.GetKind() == PolicyKind {
 			all = append(all, Budget{Namespace: p.GetNamespace(), Name: p.GetName(), Generation: int64(p.GetRevision())})
 		}
