@@ -60,6 +60,7 @@ var layers = map[string]int{
 	"pkg/plugin":           5,
 	"cmd/kubectl-meshpdb":  6,
 	// What tests run the rest on.
+	"pkg/hubble/testcert":    2,
 	"pkg/simulation/kvstore": 2,
 	"pkg/simulation":         6,
 }

@@ -2,57 +2,34 @@ package hubble
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	observerpb "github.com/cilium/cilium/api/v1/observer"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+
+	"github.com/meshpdb/meshpdb/pkg/hubble/testcert"
 )
 
-// issue writes tls.crt, tls.key and ca.crt of a name to a folder, all by an authority of its own.
+// issue writes the files of testcert.Issue to a folder, and returns what is in them.
 func issue(t *testing.T, name string) (dir string, certificate tls.Certificate, authority *x509.CertPool) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	dir = testcert.Issue(t, name, time.Now())
+	certificate, err := tls.LoadX509KeyPair(dir+"/tls.crt", dir+"/tls.key")
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	ca, err := os.ReadFile(dir + "/ca.crt")
 	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, keyPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
-	dir = t.TempDir()
-	for name, content := range map[string][]byte{"tls.crt": cert, "tls.key": keyPEM, "ca.crt": cert} {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if certificate, err = tls.X509KeyPair(cert, keyPEM); err != nil {
 		t.Fatal(err)
 	}
 	authority = x509.NewCertPool()
-	authority.AppendCertsFromPEM(cert)
+	authority.AppendCertsFromPEM(ca)
 	return dir, certificate, authority
 }
 

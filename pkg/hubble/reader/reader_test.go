@@ -2,15 +2,8 @@ package reader_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -21,38 +14,10 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/flow"
 	"github.com/meshpdb/meshpdb/pkg/hubble"
 	"github.com/meshpdb/meshpdb/pkg/hubble/reader"
+	"github.com/meshpdb/meshpdb/pkg/hubble/testcert"
 )
 
 const name = "meshpdb.c1.hubble-grpc.cilium.io"
-
-// issue writes tls.crt and tls.key, a certificate that signs itself.
-func issue(t *testing.T) (certFile, keyFile string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	certFile, keyFile = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	for path, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: keyDER}} {
-		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return certFile, keyFile
-}
 
 // serve shows and exports three decisions, and returns the server's address and the file.
 func serve(t *testing.T, files *hubble.TLS) (address, path string) {
@@ -137,7 +102,8 @@ func TestServer(t *testing.T) {
 }
 
 func TestServerWithTLS(t *testing.T) {
-	cert, key := issue(t)
+	dir := testcert.Issue(t, name, time.Now())
+	cert, key := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	address, _ := serve(t, &hubble.TLS{CertFile: cert, KeyFile: key, ClientCAFiles: []string{cert}})
 	good := reader.Server{Address: address, Timeout: 10 * time.Second, CACertFiles: []string{cert}, ClientCertFile: cert, ClientKeyFile: key, ServerName: name}
 	await(t, "first second third", func() (reader.Decisions, error) { return good.Decisions(t.Context(), time.Time{}) })
