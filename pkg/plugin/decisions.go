@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -129,7 +128,7 @@ func ofFlow(d *flow.Decision) decision {
 func appendDecision(all []decision, d decision) []decision {
 	for i := len(all) - 1; i >= 0; i-- {
 		last := &all[i]
-		if cmp.Or(cmp.Compare(last.Object, d.Object), cmp.Compare(last.Cluster, d.Cluster)) != 0 {
+		if last.Object != d.Object || last.Cluster != d.Cluster {
 			continue
 		}
 		if last.Reason == d.Reason && last.Message == d.Message && last.User == d.User && last.Budget == d.Budget {
