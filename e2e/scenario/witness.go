@@ -291,10 +291,8 @@ func changes(events []sighting) []change {
 			continue
 		}
 		c := change{at: e.at, seen: e.at, uid: e.uid, available: e.available}
-		if earliest := e.earliest(); e.available && earliest.After(before.at) {
-			c.at = earliest
-		} else if e.available {
-			c.at = before.at
+		if e.available {
+			c.at = slices.MaxFunc([]time.Time{e.earliest(), before.at}, time.Time.Compare)
 		}
 		last[e.uid] = c
 		all = append(all, c)
