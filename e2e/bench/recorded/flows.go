@@ -21,7 +21,8 @@ import (
 type FlowOptions struct {
 	// Rate is how many decisions a second are offered, whether those before were answered or not.
 	Rate int
-	// Time is how long each setting is offered them in each round, in several turns.
+	// Time is how long each setting is offered them in each round, in several turns, and
+	// Rounds how often everything begins anew.
 	Time   time.Duration
 	Rounds int
 }
@@ -156,43 +157,54 @@ type station struct {
 }
 
 // round has all settings take turns until each has had its time.
-func (d *desk) round(ctx context.Context, o FlowOptions, n int) (phases []phase, err error) {
-	stations := make([]*station, 0, len(settings))
-	defer func() {
-		for i, s := range stations {
-			outcome, closing := s.shower.close(ctx)
-			if closing != nil {
-				err = errors.Join(err, fmt.Errorf("%s: %w", settings[i].name, closing))
-				continue
-			}
-			s.phase.outcome, s.phase.took = outcome, stats.Of(s.took)
-			phases = append(phases, s.phase)
+func (d *desk) round(ctx context.Context, o FlowOptions, n int) ([]phase, error) {
+	stations, err := d.stations(ctx)
+	if err == nil {
+		err = d.takeTurns(ctx, stations, o, n)
+	}
+	phases := make([]phase, len(stations))
+	for i, s := range stations {
+		var closing error
+		if s.phase.outcome, closing = s.shower.close(ctx); closing != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", settings[i].name, closing))
 		}
-	}()
+		s.phase.took = stats.Of(s.took)
+		phases[i] = s.phase
+	}
+	return phases, err
+}
+
+// stations opens all settings, or those before the one that cannot be opened.
+func (d *desk) stations(ctx context.Context) ([]*station, error) {
+	var all []*station
 	for _, s := range settings {
 		shower, err := d.open(ctx, s)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", s.name, err)
+			return all, fmt.Errorf("%s: %w", s.name, err)
 		}
-		stations = append(stations, &station{shower: shower, handler: d.handler(shower)})
+		all = append(all, &station{shower: shower, handler: d.handler(shower)})
 	}
+	return all, nil
+}
+
+func (d *desk) takeTurns(ctx context.Context, stations []*station, o FlowOptions, round int) error {
 	runtime.GC()
 	for t := 0; time.Duration(t)*turn < o.Time; t++ {
 		for i := range stations {
 			// Nobody is always the first.
-			i = (i + n + t) % len(stations)
-			if err := d.offer(ctx, stations[i], o, min(turn, o.Time)); err != nil {
-				return nil, fmt.Errorf("%s: %w", settings[i].name, err)
+			next := (i + round + t) % len(stations)
+			if err := d.offer(ctx, stations[next], o.Rate, min(turn, o.Time)); err != nil {
+				return fmt.Errorf("%s: %w", settings[next].name, err)
 			}
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // offer offers decisions to a station for one turn.
-func (d *desk) offer(ctx context.Context, s *station, o FlowOptions, turn time.Duration) error {
+func (d *desk) offer(ctx context.Context, s *station, rate int, length time.Duration) error {
 	before, start := processTime(), time.Now()
-	took, err := decisions(ctx, s.handler, d.request, o.Rate, turn)
+	took, err := decisions(ctx, s.handler, d.request, rate, length)
 	s.phase.duration += time.Since(start)
 	s.took = append(s.took, took...)
 	select {
@@ -209,15 +221,15 @@ func (d *desk) offer(ctx context.Context, s *station, o FlowOptions, turn time.D
 func callers() int { return max(1, runtime.GOMAXPROCS(0)-1) }
 
 // decisions offers a handler a request at a rate, and times each answer from when it was taken up.
-func decisions(ctx context.Context, h admission.Handler, r admission.Request, rate int, turn time.Duration) ([]time.Duration, error) {
+func decisions(ctx context.Context, h admission.Handler, r admission.Request, rate int, length time.Duration) ([]time.Duration, error) {
 	n := callers()
 	took, failures := make([][]time.Duration, n), make([]error, n)
 	var all sync.WaitGroup
 	start := time.Now()
 	for caller := range n {
-		took[caller] = make([]time.Duration, 0, int(turn.Seconds()*float64(rate))/n+1)
+		took[caller] = make([]time.Duration, 0, int(length.Seconds()*float64(rate))/n+1)
 		all.Go(func() {
-			failures[caller] = offered(start, rate, turn, caller, n, func() error {
+			failures[caller] = offered(start, rate, length, caller, n, func() error {
 				before := time.Now()
 				response := h.Handle(ctx, r)
 				took[caller] = append(took[caller], time.Since(before))
@@ -233,9 +245,9 @@ func decisions(ctx context.Context, h admission.Handler, r admission.Request, ra
 }
 
 // offered calls once for each moment at which the caller has something to offer, late if need be.
-func offered(start time.Time, rate int, turn time.Duration, caller, callers int, call func() error) error {
+func offered(start time.Time, rate int, length time.Duration, caller, callers int, call func() error) error {
 	interval := time.Second / time.Duration(rate)
-	for i := caller; time.Duration(i)*interval < turn; i += callers {
+	for i := caller; time.Duration(i)*interval < length; i += callers {
 		if early := time.Duration(i)*interval - time.Since(start); early > 0 {
 			time.Sleep(early)
 		}
