@@ -49,19 +49,34 @@ func processFaults() []fault {
 		}},
 		{"API server killed", 4 * time.Second, func(_ context.Context, n, _ int) (func(context.Context) error, error) {
 			part(n).APIServer.Kill()
-			return part(n).APIServer.Start, nil
+			return func(ctx context.Context) error { return mended(ctx, n, part(n).APIServer.Start(ctx)) }, nil
 		}},
 		{"API server frozen", 4 * time.Second, func(_ context.Context, n, _ int) (func(context.Context) error, error) {
 			p := part(n).APIServer
-			return func(context.Context) error { return p.Thaw() }, p.Freeze()
+			return func(ctx context.Context) error { return mended(ctx, n, p.Thaw()) }, p.Freeze()
 		}},
 		{"etcd of the API server killed", 4 * time.Second, func(_ context.Context, n, _ int) (func(context.Context) error, error) {
 			part(n).KubeEtcd.Kill()
-			return part(n).KubeEtcd.Start, nil
+			return func(ctx context.Context) error { return mended(ctx, n, part(n).KubeEtcd.Start(ctx)) }, nil
 		}},
 		{"whole cluster killed", 2 * time.Second, func(ctx context.Context, n, _ int) (func(context.Context) error, error) {
 			return func(ctx context.Context) error { return restart(ctx, n) }, killAll(ctx, n)
 		}},
+	}
+}
+
+// mended ends the healing of a cluster's API server or its etcd, which succeeded if err is nil: the kubelets take up
+// what failed meanwhile, as soon as the API server answers.
+func mended(ctx context.Context, n int, err error) error {
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, giveUp)
+	defer cancel()
+	for {
+		if err := part(n).SyncPods(ctx); err == nil || !pause(ctx, askPause) {
+			return err
+		}
 	}
 }
 

@@ -239,7 +239,9 @@ func TestAPIServerDies(t *testing.T) {
 			a := askUntil(t, mesh.relative, cluster(3), "failed", func(a answer) bool { return a.err != nil })
 			granted(t, mesh.relative, cluster(1))
 			granted(t, mesh.absolute, cluster(2))
-			r := healing(t, 2*restartLimit, mesh.relative, []*scenario.Cluster{cluster(2), cluster(3)}, func() error { return p.Start(t.Context()) })
+			r := healing(t, 2*restartLimit, mesh.relative, []*scenario.Cluster{cluster(2), cluster(3)}, func() error {
+				return mended(t.Context(), 3, p.Start(t.Context()))
+			})
 			row(t, "the "+victim+" in c3 is killed", "c3: "+said(fmt.Sprint(a.err))+"; others go on", r)
 		})
 	}
@@ -280,7 +282,7 @@ func restart(ctx context.Context, n int) error {
 	if err := c.KubeEtcd.Start(ctx); err != nil {
 		return err
 	}
-	if err := c.APIServer.Start(ctx); err != nil {
+	if err := mended(ctx, n, c.APIServer.Start(ctx)); err != nil {
 		return err
 	}
 	for _, i := range c.Instances {

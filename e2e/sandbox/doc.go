@@ -30,6 +30,7 @@
 //	m.Partition("c1", "c2")              // c1 no longer reads c2
 //	m.Clusters[1].Instances[0].Kill(ctx) // and so on
 //	m.Clusters[1].APIServer.Freeze()     // and KubeEtcd; or Kill, Thaw, Start
+//	m.Clusters[1].SyncPods(ctx)          // after that: the kubelets try again what had failed
 //	m.Clusters[1].Strand()               // connections to c2's kvstores go silent for good
 //	m.Clusters[0].Kubectl(ctx, "get", "mpdb", "-A")
 //	m.Clusters[0].Audit(since)           // every request of the cluster's controllers to its API server

@@ -12,6 +12,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,6 +49,7 @@ func TestMesh(t *testing.T) {
 		{"a killed instance comes back empty and is filled", s.killInstance},
 		{"instances come and go", s.addInstance},
 		{"an annotation makes a pod unready", s.unreadyAnnotation},
+		{"kubelets try again what they gave up", s.syncPods},
 		{"controllers judge until they are stopped", s.controllers},
 		{"nothing runs after stop", s.stop},
 	} {
@@ -133,15 +135,6 @@ func checkSpan(t *testing.T, what string, took time.Duration, want Range) {
 	if took < want.Min-100*time.Millisecond || took > want.Max+slack {
 		t.Errorf("%s took %s, want %s", what, took, want)
 	}
-}
-
-func podReady(pod *corev1.Pod) bool {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
 }
 
 func (s *story) exportsGlobalService(t *testing.T) {
@@ -332,6 +325,67 @@ func (s *story) unreadyAnnotation(t *testing.T) {
 			return err
 		})
 	}
+}
+
+// syncPods has an API server fail when the kubelet says that a pod has started.
+func (s *story) syncPods(t *testing.T) {
+	failing := &admissionv1.ValidatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: "status-fails"},
+		Webhooks: []admissionv1.ValidatingWebhook{{
+			Name:                    "status.fails.invalid",
+			ClientConfig:            admissionv1.WebhookClientConfig{URL: ptr.To("https://" + s.c2.addr + ":1/")},
+			SideEffects:             ptr.To(admissionv1.SideEffectClassNone),
+			AdmissionReviewVersions: []string{"v1"},
+			NamespaceSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: "stuck"}},
+			Rules: []admissionv1.RuleWithOperations{{
+				Operations: []admissionv1.OperationType{admissionv1.Update},
+				Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods/status"}},
+			}},
+		}},
+	}
+	webhooks := s.c2.Client.AdmissionregistrationV1().ValidatingWebhookConfigurations()
+	if _, err := webhooks.Create(t.Context(), failing, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "stuck"}}
+	if _, err := s.c2.Client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.c2.Client.AppsV1().Deployments("stuck").Create(t.Context(), deployment("db"), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, waitTimeout, func(context.Context) error {
+		log, err := os.ReadFile(s.c2.logPath("kwok"))
+		for line := range strings.Lines(string(log)) {
+			if strings.Contains(line, "failed to apply stage") && strings.Contains(line, `"pod":"stuck/`) {
+				return err
+			}
+		}
+		return errors.Join(err, errors.New("no pod was given up"))
+	})
+	if err := webhooks.Delete(t.Context(), failing.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	pods := s.c2.Client.CoreV1().Pods("stuck")
+	eventually(t, waitTimeout, func(ctx context.Context) error {
+		list, err := pods.List(ctx, metav1.ListOptions{})
+		for _, p := range list.Items {
+			_, failure := pods.Patch(ctx, p.Name, types.MergePatchType, []byte(`{"status":{"message":"x"}}`),
+				metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}}, "status")
+			err = errors.Join(err, failure)
+		}
+		return err
+	})
+	if err := s.c2.SyncPods(t.Context()); err != nil { // once: each time delays the start anew
+		t.Fatal(err)
+	}
+	eventually(t, waitTimeout, func(ctx context.Context) error {
+		d, err := s.c2.Client.AppsV1().Deployments("stuck").Get(ctx, "db", metav1.GetOptions{})
+		if err == nil && d.Status.ReadyReplicas != 1 {
+			err = errors.New("the pod is still not ready")
+		}
+		return err
+	})
 }
 
 func (s *story) stop(t *testing.T) {
