@@ -26,7 +26,7 @@ func NewCollector(m *Mesh) *Collector {
 		mesh:      m,
 		reachable: desc("reachable", "1 if the kvstore of the peer, or of the own cluster, can be read and its meshpdb publishes there; else 0."),
 		roundTrip: desc("round_trip_seconds", "Round trip of the last probe of the peer's kvstore."),
-		seen:      desc("last_seen_timestamp_seconds", "When the peer's kvstore answered last. What is cached of it is at most as old as that."),
+		seen:      desc("last_seen_timestamp_seconds", "When the peer's kvstore was heard of last. What is cached of it can be older by about five probes, while its watch tells nothing."),
 		expires:   desc("certificate_expiration_timestamp_seconds", "When the certificate expires with which this cluster reads the peer's kvstore, or writes its own."),
 	}
 }
