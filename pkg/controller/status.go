@@ -113,7 +113,7 @@ func (r *Budgets) conditions(b *v1alpha1.MeshPodDisruptionBudget, status *v1alph
 	case errors.As(problem, &p):
 		no(p.Reason, p.Message)
 	case b.Spec.Suspend:
-		no(v1alpha1.ReasonSuspended, "spec.suspend is set: disruptions in this cluster go whatever the budget says; the other clusters still hold theirs")
+		no(v1alpha1.ReasonSuspended, "spec.suspend is set: disruptions in this cluster go whatever the budget says; the other clusters still keep to it")
 	case len(problems) > 0:
 		// Always the same one: each change of the message is a write.
 		instance := slices.Min(slices.Collect(maps.Keys(problems)))

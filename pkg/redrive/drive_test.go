@@ -116,7 +116,7 @@ func TestAnUntaintedNodeIsForgotten(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newStage(t, budget("b", 0), service(), node("maintenance"), readyPod("p0"))
 		s.run(9 * time.Second)
-		expect(t, "waiting", s.waiting(budget("b", 0)), "[Pod/p0 TaintEviction 9s: node n1 is to be left for its taint maintenance:NoExecute]")
+		expect(t, "waiting", s.waiting(budget("b", 0)), "[Pod/p0 TaintEviction 9s: node n1 has taint maintenance:NoExecute, which evicts it]")
 		s.put(node())
 		s.put(budget("b", 1))
 		expect(t, "untainted", s.run(time.Minute), "[]")
@@ -320,8 +320,8 @@ func TestEvents(t *testing.T) {
 		s.catchUp()
 		s.run(time.Minute)
 		expect(t, "events", strings.Join(s.events, "\n"), strings.Join([]string{
-			"MeshPodDisruptionBudget/b Pod/p0 Normal DisruptionWaiting: Pod p0 waits until budget n/b lets it: node n1 is to be left for its taint maintenance:NoExecute",
-			"MeshPodDisruptionBudget/b Pod/p0 Normal DisruptionRedriven: Pod p0 was evicted after 9s: node n1 is to be left for its taint maintenance:NoExecute",
+			"MeshPodDisruptionBudget/b Pod/p0 Normal DisruptionWaiting: Pod p0 waits until budget n/b lets it: node n1 has taint maintenance:NoExecute, which evicts it",
+			"MeshPodDisruptionBudget/b Pod/p0 Normal DisruptionRedriven: Pod p0 was evicted after 9s: node n1 has taint maintenance:NoExecute, which evicts it",
 		}, "\n"))
 	})
 }
@@ -331,10 +331,10 @@ func TestSinceSurvivesAChangeOfLeader(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := budget("b", 0)
 		b.Status.WaitingDisruptions = 1
-		b.Status.Waiting = []v1alpha1.WaitingDisruption{{Kind: "Pod", Name: "p0", Since: metav1.NewTime(time.Now().Add(-time.Minute)), Message: "node n1 is to be left for its taint maintenance:NoExecute", Reason: v1alpha1.WaitingTaintEviction}}
+		b.Status.Waiting = []v1alpha1.WaitingDisruption{{Kind: "Pod", Name: "p0", Since: metav1.NewTime(time.Now().Add(-time.Minute)), Message: "node n1 has taint maintenance:NoExecute, which evicts it", Reason: v1alpha1.WaitingTaintEviction}}
 		s := newStage(t, b, service(), node("maintenance"), readyPod("p0"))
 		s.answer = func(string) error { return errSpent }
-		expect(t, "waiting", s.waiting(b), "[Pod/p0 TaintEviction 1m0s: node n1 is to be left for its taint maintenance:NoExecute]")
+		expect(t, "waiting", s.waiting(b), "[Pod/p0 TaintEviction 1m0s: node n1 has taint maintenance:NoExecute, which evicts it]")
 		s.run(100 * time.Millisecond)
 		expect(t, "events", s.events, "[]")
 		expect(t, "the status is true already: told", s.changed, 0)

@@ -53,5 +53,5 @@ func borne(taint *corev1.Taint, tolerations []corev1.Toleration) (bears time.Dur
 }
 
 func (d departure) sentence(node string) string {
-	return fmt.Sprintf("node %s is to be left for its taint %s", node, d.taint.ToString())
+	return fmt.Sprintf("node %s has taint %s, which evicts it", node, d.taint.ToString())
 }
