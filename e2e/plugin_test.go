@@ -205,16 +205,16 @@ func TestPluginDoctor(t *testing.T) {
 	t.Run("a webhook that fails open", func(t *testing.T) {
 		setFailurePolicy(t, c1, admissionv1.Ignore)
 		defer setFailurePolicy(t, c1, admissionv1.Fail)
-		wantSays(t, 20*time.Second, 2, "doctor --context c1 -q", "ERROR     c1: webhook configurations: webhook evictions.meshpdb.io: failurePolicy is Ignore, and is shipped as Fail", "fix: kubectl apply -k deploy")
+		wantSays(t, 20*time.Second, 2, "doctor --context c1 -q", "ERROR     c1: webhook configurations: webhook evictions.meshpdb.io: failurePolicy is Ignore, and is shipped as Fail", "kubectl apply -k deploy")
 	})
 	t.Run("a webhook that nobody serves", func(t *testing.T) {
 		controllers := sandboxCluster(t, "c2").Controllers
 		for _, p := range controllers {
 			p.Kill()
 		}
-		wantSays(t, 20*time.Second, 2, "doctor --context c2 -q", "ERROR     c2: webhook: the API server does not reach it: ", "fix: no controller serves it: kubectl -n kube-system get pods")
+		wantSays(t, 20*time.Second, 2, "doctor --context c2 -q", "ERROR     c2: webhook: the API server does not reach it: ", "no controller serves it: kubectl -n kube-system get pods")
 		pod := firstPod(t, w, mesh.clusters[1])
-		wantSays(t, 20*time.Second, 1, "explain "+pod.Name+" -n plugin-doctor --context c2", "failed calling webhook", "kubectl meshpdb doctor says why")
+		wantSays(t, 20*time.Second, 1, "explain "+pod.Name+" -n plugin-doctor --context c2", "failed calling webhook", "What is wrong with them: kubectl meshpdb doctor")
 		wantSays(t, time.Minute, 2, "doctor --context c2 -q", "c2: controllers: replica meshpdb-controller-1 has told nothing since ", "no replica is left")
 		for _, p := range controllers {
 			if err := p.Start(t.Context()); err != nil {
@@ -278,8 +278,8 @@ func TestPluginSuspendsForgetsAndPlans(t *testing.T) {
 			}
 		}()
 		wantExplained(t, c1, w.Namespace, firstPod(t, w, c1).Name, "cannot be decided without cluster c3")
-		wantSays(t, 0, 0, "forget c3 -n plugin-change --contexts c1,c2", "c1: budget plugin-change/db would be left to clusters c1, c2", "Nothing was changed")
-		wantSays(t, 20*time.Second, 0, "forget c3 -n plugin-change --contexts c1,c2 --yes", "c2: budget plugin-change/db left to clusters c1, c2")
+		wantSays(t, 0, 0, "forget c3 -n plugin-change --contexts c1,c2", "c1: budget plugin-change/db would count on clusters c1, c2 only", "Nothing was changed")
+		wantSays(t, 20*time.Second, 0, "forget c3 -n plugin-change --contexts c1,c2 --yes", "c2: budget plugin-change/db counts on clusters c1, c2 only")
 		wantSays(t, 20*time.Second, 0, "explain "+firstPod(t, w, c1).Name+" -n plugin-change --context c1", "6 of 6 pods available, it needs 5 (maxUnavailable 1)")
 		eventually(t, 20*time.Second, "an eviction without c3", func() error {
 			_, err := evict(t, w, c1)

@@ -66,6 +66,14 @@ func NewCommand(config Config) *cobra.Command {
 	return cmd
 }
 
+// contextFlag is what a printed command needs to go where this one went.
+func (r *root) contextFlag() string {
+	if r.flags == nil || *r.flags.Context == "" {
+		return ""
+	}
+	return " --context " + *r.flags.Context
+}
+
 // run calls a command's own function with a context.
 func run(f func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error { return f(cmd.Context(), args) }

@@ -30,12 +30,12 @@ func TestStatus(t *testing.T) {
 	f.order = []string{"c1"}
 	suspendedBudget := func(b *v1alpha1.MeshPodDisruptionBudget) {
 		b.Spec.Suspend = true
-		setCondition(b, v1alpha1.ConditionEnforced, metav1.ConditionFalse, v1alpha1.ReasonSuspended, "spec.suspend is set: disruptions in this cluster go whatever the budget says; the other clusters still hold theirs", before(time.Hour))
+		setCondition(b, v1alpha1.ConditionEnforced, metav1.ConditionFalse, v1alpha1.ReasonSuspended, "spec.suspend is set: disruptions in this cluster go whatever the budget says; the other clusters still keep to it", before(time.Hour))
 	}
 	suspended, spentAndSuspended := named("cache", suspendedBudget), named("idle", spent, suspendedBudget)
 	waits := named("queue", spent, func(b *v1alpha1.MeshPodDisruptionBudget) {
 		b.Status.WaitingDisruptions = 1
-		b.Status.Waiting = []v1alpha1.WaitingDisruption{{Kind: "Pod", Name: "queue-0", Reason: v1alpha1.WaitingTaintEviction, Since: before(time.Minute), Message: "node n1 is to be left because of its taint maintenance"}}
+		b.Status.Waiting = []v1alpha1.WaitingDisruption{{Kind: "Pod", Name: "queue-0", Reason: v1alpha1.WaitingTaintEviction, Since: before(time.Minute), Message: "node n1 has taint maintenance:NoExecute, which evicts it"}}
 	})
 	strict := named("strict", func(b *v1alpha1.MeshPodDisruptionBudget) {
 		none := intstr.FromInt32(0)
@@ -49,7 +49,7 @@ func TestStatus(t *testing.T) {
 	other := named("mail", cutOff)
 	other.Namespace = "office"
 	f.add(t, "c1", budgetOf(spent), suspended, spentAndSuspended, waits, strict, other)
-	f.wantGolden(t, "status", "status", "status db", "status cache", "status -A --no-headers", "status none", "status -A db", "status db -o yaml", "status db -o name")
+	f.wantGolden(t, "status", "status", "status db", "status cache --context c1", "status -A --no-headers", "status none", "status -A db", "status db -o yaml", "status db -o name")
 	f.add(t, "c1", budgetOf())
 	f.wantGolden(t, "status-well", "status", "status -o jsonpath={.budgets[0].disruptionsAllowed}")
 	f.add(t, "c1")
@@ -180,7 +180,7 @@ func TestHistory(t *testing.T) {
 		}),
 		event("c", "Pod", "db-0", "Started container", time.Minute, func(e *eventsv1.Event) { e.ReportingController = "kubelet" }),
 		event("d", "MeshPodDisruptionBudget", "web", "of another budget", time.Minute, nil),
-		event("e", "MeshPodDisruptionBudget", "db", "of the older API", 0, func(e *eventsv1.Event) {
+		event("e", "MeshPodDisruptionBudget", "db", "evicting db-1 would leave 7 of 9 pods available, budget prod/db needs 8 (maxUnavailable 1; c1 2/3; c2 3/3; c3 3/3)", 0, func(e *eventsv1.Event) {
 			e.EventTime, e.DeprecatedCount = metav1.MicroTime{}, 3
 			e.DeprecatedFirstTimestamp, e.DeprecatedLastTimestamp = before(time.Hour), before(30*time.Second)
 		}),

@@ -69,16 +69,13 @@ func (s *flowSource) read(ctx context.Context, in io.Reader, since time.Time) (r
 // fromFlows reads what was decided about an object in a namespace, in all clusters that the flows are of. Dry-runs
 // decide nothing, and are left out, as Events leave them out.
 func (o *historyOptions) fromFlows(ctx context.Context, namespace, kind, name string) ([]decision, error) {
-	var since time.Time
-	if o.since > 0 {
-		since = o.Now().Add(-o.since)
-	}
+	since := o.from()
 	found, err := o.flows.read(ctx, o.In, since)
 	if err != nil {
 		return nil, err
 	}
 	if found.Lost > 0 {
-		fmt.Fprintf(o.ErrOut, "Warning: %s lacks %d decisions or flows, which were lost on the way\n", o.flows.name(), found.Lost)
+		fmt.Fprintf(o.ErrOut, "Warning: %s is not complete: %d decisions or flows were dropped before they got there\n", o.flows.name(), found.Lost)
 	}
 	slices.SortStableFunc(found.All, func(a, b flow.Decision) int { return a.Time.Compare(b.Time) })
 	var all []decision

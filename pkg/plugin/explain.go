@@ -30,7 +30,8 @@ func (r *root) explain() *cobra.Command {
 		Long: long(`
 			Ask the API server to evict a pod, as a dry-run: the question takes the same way
 			as an eviction, through the same webhook, and claims nothing. What is printed
-			for a refusal is the sentence that an eviction would be refused with.
+			for a refusal is the sentence that an eviction would be refused with. "By a view at
+			most 2s old" says how old the knowledge of the other clusters may be that it rests on.
 
 			Exit code 0: it would go. 1: it would not, or there is no answer.`),
 		Example: examples(`
@@ -99,7 +100,7 @@ func podName(arg string) (string, error) {
 	case name == "" || strings.Contains(name, "/"):
 		return "", fmt.Errorf("%q: want pod/NAME", arg)
 	case kind != "pod" && kind != "pods" && kind != "po":
-		return "", fmt.Errorf("%q: only pods can be explained; kubectl meshpdb status explains budgets", arg)
+		return "", fmt.Errorf("%q: only pods can be explained; budgets are explained by: kubectl meshpdb status", arg)
 	}
 	return name, nil
 }
@@ -147,7 +148,7 @@ func refusal(err error) (string, error) {
 	}
 	if !apierrors.IsTooManyRequests(err) {
 		if strings.Contains(err.Error(), "failed calling webhook") {
-			return "", fmt.Errorf("%w\nNobody answers for budgets in this cluster, so evictions fail; kubectl meshpdb doctor says why", err)
+			return "", fmt.Errorf("%w\nNobody answers for budgets in this cluster, so evictions fail until its controllers do. What is wrong with them: kubectl meshpdb doctor", err)
 		}
 		return "", err
 	}
@@ -166,7 +167,7 @@ func (o *explainOptions) tell(e *explanation) error {
 	say := &sentences{w: o.Out}
 	now := o.Now()
 	if !e.Allowed {
-		say.say("pod/%s would not go now:", e.Pod)
+		say.say("In context %s, pod/%s would not go now:", e.Context, e.Pod)
 		say.say("%s", e.Sentence)
 		for _, r := range e.Budgets {
 			if len(r.HeldBackBy) > 0 {
@@ -175,17 +176,17 @@ func (o *explainOptions) tell(e *explanation) error {
 			o.holders(say, r, "")
 		}
 		if len(e.Budgets) == 0 {
-			say.say("\nNo MeshPodDisruptionBudget covers it: this is a PodDisruptionBudget's answer, or another webhook's.")
+			say.say("\nNo MeshPodDisruptionBudget covers it: this is a PodDisruptionBudget's answer, or another webhook's.\nWhat the PodDisruptionBudgets allow, and how old they are: kubectl get poddisruptionbudgets -n %s%s", e.Namespace, o.contextFlag())
 		}
 		return say.err
 	}
 	switch {
 	case e.Free != "":
-		say.say("pod/%s would go now, whatever its budgets say: %s.", e.Pod, e.Free)
+		say.say("In context %s, pod/%s would go now, whatever its budgets say: %s.", e.Context, e.Pod, e.Free)
 	case len(e.Budgets) == 0:
-		say.say("pod/%s would go now: no MeshPodDisruptionBudget covers it.", e.Pod)
+		say.say("In context %s, pod/%s would go now: no MeshPodDisruptionBudget covers it.", e.Context, e.Pod)
 	default:
-		say.say("pod/%s would go now:", e.Pod)
+		say.say("In context %s, pod/%s would go now:", e.Context, e.Pod)
 		for _, r := range e.Budgets {
 			if r.Suspended {
 				say.say("  budget %s is suspended in this cluster, and does not hold it.", r.FullName())

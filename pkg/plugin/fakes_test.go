@@ -218,6 +218,9 @@ func cutOff(b *v1alpha1.MeshPodDisruptionBudget) {
 func named(name string, more ...func(*v1alpha1.MeshPodDisruptionBudget)) *v1alpha1.MeshPodDisruptionBudget {
 	b := budgetOf(more...)
 	b.Name, b.Spec.Service = name, name
+	for i := range b.Status.Conditions {
+		b.Status.Conditions[i].Message = strings.ReplaceAll(b.Status.Conditions[i].Message, "prod/db", "prod/"+name)
+	}
 	return b
 }
 

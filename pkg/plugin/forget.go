@@ -2,7 +2,6 @@ package plugin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -114,7 +113,7 @@ func (o *forgetOptions) run(ctx context.Context, args []string) error {
 	do := o.yes && strategy != cmdutil.DryRunClient
 	say := &sentences{w: o.Out}
 	for _, change := range changes {
-		verb := "would be left to"
+		verb := "would count on"
 		if do {
 			left := make([]any, 0, len(change.left))
 			for _, name := range change.left {
@@ -123,17 +122,65 @@ func (o *forgetOptions) run(ctx context.Context, args []string) error {
 			if _, err := change.cluster.set(ctx, change.namespace, change.name, map[string]any{"clusters": left}, strategy); err != nil {
 				return fmt.Errorf("context %s: budget %s/%s: %w; run it again: what is done is done, and until all clusters agree nothing is allowed", change.cluster.Context, change.namespace, change.name, err)
 			}
-			verb = "left to"
+			verb = "counts on"
 			if strategy == cmdutil.DryRunServer {
-				verb = "left to (server dry run)"
+				verb = "would count on (server dry run)"
 			}
 		}
-		say.say("%s: budget %s/%s %s clusters %s", change.cluster.Context, change.namespace, change.name, verb, strings.Join(change.left, ", "))
+		say.say("%s: budget %s/%s %s clusters %s only", change.cluster.Context, change.namespace, change.name, verb, strings.Join(change.left, ", "))
 	}
-	if say.err == nil && !do {
-		_, say.err = fmt.Fprintf(o.ErrOut, "Nothing was changed. To forget cluster %s, say --yes. Do the same in the contexts of all clusters that are left.\n", args[0])
+	if say.err != nil {
+		return say.err
+	}
+	return o.next(args[0], changes, do && strategy == cmdutil.DryRunNone)
+}
+
+// next says what is left to do.
+func (o *forgetOptions) next(gone string, changes []change, done bool) error {
+	var left []string
+	var contexts []string
+	for _, c := range changes {
+		left, contexts = append(left, c.left...), append(contexts, c.cluster.Context)
+	}
+	slices.Sort(left)
+	slices.Sort(contexts)
+	left, contexts = slices.Compact(left), slices.Compact(contexts)
+	say := &sentences{w: o.ErrOut}
+	if !done {
+		say.say("Nothing was changed. The risk: if cluster %s still runs, its pods and those of the others may be disrupted at the same time, beyond what the budget allows.", gone)
+	}
+	if len(contexts) < len(left) {
+		say.say("The budgets must be changed in all clusters that are left (%s), and this is %s only: until they agree nothing is allowed. Name a context of each by --contexts.", strings.Join(left, ", "), strings.Join(contexts, ", "))
+	}
+	if done {
+		say.say("Their controllers count anew within seconds. What is allowed then: kubectl meshpdb status%s --context %s", o.where(), changes[0].cluster.Context)
+	} else {
+		say.say("To do it: %s", o.command(gone))
 	}
 	return say.err
+}
+
+// where are the budgets that are meant.
+func (o *forgetOptions) where() string {
+	switch {
+	case o.all:
+		return " -A"
+	case *o.flags.Namespace != "":
+		return " -n " + *o.flags.Namespace
+	}
+	return ""
+}
+
+// command is this one as it would be done.
+func (o *forgetOptions) command(gone string) string {
+	text := "kubectl meshpdb forget " + gone + o.where() + o.contextFlag()
+	if len(o.contexts) > 0 {
+		text += " --contexts " + strings.Join(o.contexts, ",")
+	}
+	if o.reachable {
+		text += " --reachable"
+	}
+	return text + " --yes"
 }
 
 func (o *forgetOptions) changes(ctx context.Context, clusters []*Cluster, gone string) ([]change, error) {
@@ -154,11 +201,11 @@ func (o *forgetOptions) changes(ctx context.Context, clusters []*Cluster, gone s
 				continue
 			}
 			if !o.reachable && slices.ContainsFunc(b.Status.Clusters, func(s v1alpha1.ClusterStatus) bool { return s.Name == gone && s.Reachable }) {
-				return nil, fmt.Errorf("context %s can read cluster %s, and budget %s/%s counts on its pods: delete the budget and its pods there first, or say --reachable", c.Context, gone, b.Namespace, b.Name)
+				return nil, fmt.Errorf("context %s can read cluster %s, and budget %s/%s counts on its pods: delete the budget and its pods there first; to forget it all the same: %s", c.Context, gone, b.Namespace, b.Name, strings.TrimSuffix(o.command(gone), " --yes")+" --reachable --yes")
 			}
 			left := slices.DeleteFunc(names, func(name string) bool { return name == gone })
 			if len(left) == 0 {
-				return nil, errors.New("no cluster would be left of budget " + b.Namespace + "/" + b.Name + ": delete it instead")
+				return nil, fmt.Errorf("no cluster would be left of budget %s/%s: delete it instead: kubectl delete meshpoddisruptionbudget %s -n %s --context %s", b.Namespace, b.Name, b.Name, b.Namespace, c.Context)
 			}
 			all = append(all, change{c, b.Namespace, b.Name, left})
 		}

@@ -114,7 +114,9 @@ func (o *historyOptions) run(ctx context.Context, args []string) error {
 		return err
 	}
 	all := decisions{Context: c.Context, Namespace: c.Namespace, Of: strings.ToLower(kind) + "/" + name, Decisions: []decision{}}
-	read := c.fromEvents
+	read := func(ctx context.Context, namespace, kind, name string) ([]decision, error) {
+		return c.fromEvents(ctx, namespace, kind, name, o.from())
+	}
 	if o.flows.given() {
 		read = o.fromFlows
 	}
@@ -122,11 +124,7 @@ func (o *historyOptions) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	for _, d := range found {
-		if o.since == 0 || o.Now().Sub(d.Last.Time) <= o.since {
-			all.Decisions = append(all.Decisions, d)
-		}
-	}
+	all.Decisions = append(all.Decisions, found...)
 	slices.SortFunc(all.Decisions, func(a, b decision) int {
 		return cmp.Or(a.Last.Compare(b.Last.Time), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Message, b.Message))
 	})
@@ -140,6 +138,14 @@ func (o *historyOptions) run(ctx context.Context, args []string) error {
 		return o.output.print(o.Out, printer, "DecisionList", all)
 	}
 	return o.tell(all)
+}
+
+// from is the time from which on decisions are asked for; zero asks for all.
+func (o *historyOptions) from() time.Time {
+	if o.since == 0 {
+		return time.Time{}
+	}
+	return o.Now().Add(-o.since)
 }
 
 func (o *historyOptions) tell(all decisions) error {
@@ -156,7 +162,7 @@ func (o *historyOptions) tell(all decisions) error {
 	}
 	say := &sentences{w: o.Out}
 	if !o.flows.given() && slices.ContainsFunc(all.Decisions, func(d decision) bool { return d.Count > 1 }) {
-		say.say("A series (x) has the message of its first decision; flows have each one's: --hubble-server, --input-file.")
+		say.say("Of a series of Events only the first message is kept; what later ones said is not known from Events. Flows keep each, and how to read those is told by: kubectl meshpdb history --help")
 	}
 	for i, r := range all.Budgets {
 		if i > 0 || len(all.Decisions) > 0 {
@@ -194,7 +200,7 @@ func (c *Cluster) decided(ctx context.Context, kind, name string, all []decision
 }
 
 // fromEvents reads what was decided about an object in this cluster.
-func (c *Cluster) fromEvents(ctx context.Context, namespace, kind, name string) ([]decision, error) {
+func (c *Cluster) fromEvents(ctx context.Context, namespace, kind, name string, since time.Time) ([]decision, error) {
 	list, err := c.Kube.EventsV1().Events(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
@@ -207,7 +213,9 @@ func (c *Cluster) fromEvents(ctx context.Context, namespace, kind, name string) 
 		if !about || e.ReportingController != controllerName {
 			continue
 		}
-		all = append(all, decisionOf(e))
+		if d := decisionOf(e); !d.Last.Time.Before(since) {
+			all = append(all, d)
+		}
 	}
 	return all, nil
 }
@@ -254,7 +262,10 @@ func (o *historyOptions) table(all []decision) error {
 	for _, d := range all {
 		last := hold.Ago(d.Last, o.Now())
 		if d.Count > 1 {
-			last += fmt.Sprintf(", x%d since %s", d.Count, hold.Ago(d.First, o.Now()))
+			last += fmt.Sprintf(", %d times since %s", d.Count, hold.Ago(d.First, o.Now()))
+		}
+		if d.Count > 1 && !o.flows.given() {
+			d.Message = fmt.Sprintf("first, at %s: %s", d.First.UTC().Format("15:04:05Z"), d.Message)
 		}
 		row := []any{last, d.Type, d.Reason, d.Object, d.Message}
 		if o.flows.given() {

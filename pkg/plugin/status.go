@@ -26,7 +26,13 @@ func (r *root) status() *cobra.Command {
 		Long: long(`
 			Show the budgets of a namespace, over the mesh and cluster by cluster, as the
 			controller of this cluster sees them. For each that allows nothing: which
-			cluster holds it back, since when, and what would free it.`),
+			cluster holds it back, since when, and what would free it.
+
+			A pod is in flight from when its eviction was allowed, or it began to terminate,
+			until it is replaced. A number with + is at least so many: some cluster
+			cannot be read. Of -o: unavailable counts those in flight as well, unavailableSince
+			is since when pods are missing, and reachableSince or unreachableSince
+			since when the cluster can be read or not.`),
 		Example: examples(`
 			# The budgets of the current namespace
 			kubectl meshpdb status
@@ -121,7 +127,12 @@ func (o *statusOptions) table(w io.Writer, reports []hold.Report) error {
 		if r.Suspended {
 			allowed = "any here"
 		}
-		rows = append(rows, []any{r.Name, "(all)", allowed, r.Available, r.Desired, r.Expected, r.InFlight, r.State(now)})
+		available := any(r.Available)
+		if r.Unread() > 0 {
+			// At least: there may be more where nobody can look.
+			available = fmt.Sprintf("%d+", r.Available)
+		}
+		rows = append(rows, []any{r.Name, "(all)", allowed, available, r.Desired, r.Expected, r.InFlight, r.State(now)})
 		for _, c := range r.Clusters {
 			available, inFlight := any(c.Available), any(c.InFlight)
 			if !c.Reachable {
@@ -165,8 +176,8 @@ func (o *statusOptions) tell(w io.Writer, reports []hold.Report) error {
 // held says what a budget allows, who holds it back, since when, and what would free it.
 func (r *root) held(say *sentences, report hold.Report) {
 	if report.Suspended {
-		say.say("Budget %s is suspended in this cluster: every disruption goes here. The other clusters still hold theirs.", report.FullName())
-		say.say("  To hold them here again: kubectl meshpdb resume %s -n %s", report.Name, report.Namespace)
+		say.say("Budget %s is suspended in this cluster: every disruption goes here. The other clusters still keep to it.", report.FullName())
+		say.say("  To hold them here again: kubectl meshpdb resume %s -n %s%s", report.Name, report.Namespace, r.contextFlag())
 		say.say("In the other clusters, %s.", report.Summary(r.Now()))
 	} else {
 		say.say("%s.", upper(report.Summary(r.Now())))
@@ -179,6 +190,9 @@ func (r *root) holders(say *sentences, report hold.Report, indent string) {
 	for _, h := range report.HeldBackBy {
 		say.say("%s%s.", indent, upper(h.Said(r.Now())))
 		say.say("%s  What would free it: %s.", indent, h.Frees)
+		for _, c := range h.Commands {
+			say.say("%s  %s: %s%s", indent, upper(c.Purpose), c.Run, r.contextFlag())
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,7 +30,7 @@ func (r *root) suspend() *cobra.Command {
 		Short: "Let every disruption in this cluster go, whatever a budget says",
 		Long: long(`
 			Set spec.suspend of budgets, in one cluster: every disruption of their pods in this
-			cluster goes, and is still counted. The other clusters still hold theirs, by what is left.`),
+			cluster goes, and is still counted. The other clusters still keep to the budget, by what is left.`),
 		Example: examples(`
 			# Stop holding anything for db in this cluster
 			kubectl meshpdb suspend db -n prod
@@ -84,7 +85,7 @@ func (o *suspendOptions) run(ctx context.Context, args []string) error {
 		}
 	}
 	if o.suspend && strategy == cmdutil.DryRunNone {
-		_, err = fmt.Fprintf(o.ErrOut, "Warning: every disruption of their pods in context %s goes from now on; the other clusters still hold theirs\n", c.Context)
+		_, err = fmt.Fprintf(o.ErrOut, "Warning: every disruption of their pods in context %s goes from now on; the other clusters still keep to the budgets\nTo hold them again: kubectl meshpdb resume %s -n %s%s\n", c.Context, strings.Join(args, " "), c.Namespace, o.contextFlag())
 	}
 	return err
 }

@@ -19,11 +19,11 @@ const long = 15 * time.Minute
 // budgets examines every budget, and its Service and namespace.
 func (f Facts) budgets(passed map[Check]string) []Finding {
 	if f.BudgetsErr != nil {
-		return []Finding{unchecked(Budgets, f.BudgetsErr, "kubectl apply -k deploy makes the kind; the ClusterRole meshpdb-view lets you read it")}
+		return []Finding{unchecked(Budgets, f.BudgetsErr, "the ClusterRole meshpdb-view lets you read budgets; if the kind does not exist, in a checkout of the version that is to run: kubectl apply -k deploy")}
 	}
 	var all []Finding
 	if f.LookupErr != nil {
-		all = append(all, unchecked(Services, f.LookupErr, "let yourself get services and namespaces"))
+		all = append(all, unchecked(Services, f.LookupErr, "have somebody allow you to get services and namespaces, and see: kubectl auth can-i get services"))
 	}
 	for i := range f.Budgets {
 		b := &f.Budgets[i]
@@ -48,7 +48,7 @@ func (f Facts) wellEnforced() string {
 	var spent []string
 	for i := range f.Budgets {
 		if r := hold.Of(&f.Budgets[i]); r.Allowed == 0 {
-			spent = append(spent, fmt.Sprintf("%s allows nothing now, %s (kubectl meshpdb status %s -n %s says what would free it)", r.FullName(), r.State(f.Now), r.Name, r.Namespace))
+			spent = append(spent, fmt.Sprintf("%s allows nothing now, %s; what would free it is told by: kubectl meshpdb status %s -n %s --context %s", r.FullName(), r.State(f.Now), r.Name, r.Namespace, f.Context))
 		}
 	}
 	switch {
@@ -72,7 +72,7 @@ func (f Facts) enforced(b *v1alpha1.MeshPodDisruptionBudget) []Finding {
 	case b.Spec.Suspend:
 		all = append(all, Finding{
 			Level: Warning, Check: Budgets, Message: fmt.Sprintf("budget %s is suspended in this cluster: it holds nothing here", r.FullName()),
-			Fix: fmt.Sprintf("kubectl --context %s -n %s meshpdb resume %s", f.Context, b.Namespace, b.Name),
+			Fix: fmt.Sprintf("kubectl meshpdb resume %s -n %s --context %s", b.Name, b.Namespace, f.Context),
 		})
 	case !r.Enforced:
 		all = append(all, Finding{Level: Error, Check: Budgets, Message: fmt.Sprintf("budget %s is not enforced: %s", r.FullName(), r.NotEnforced), Fix: enforceFix(b)})
@@ -104,7 +104,7 @@ func enforceFix(b *v1alpha1.MeshPodDisruptionBudget) string {
 	case v1alpha1.ReasonClusterNotInScope:
 		return "add this cluster to spec.clusters, in every cluster, or delete the budget here"
 	case v1alpha1.ReasonKVStoreUnavailable:
-		return "bring the own ClusterMesh kvstore back: see kvstore"
+		return "bring this cluster's own ClusterMesh kvstore back: see kvstore"
 	}
 	return "its controllers: see controllers"
 }
@@ -118,7 +118,7 @@ func (f Facts) shape(b *v1alpha1.MeshPodDisruptionBudget) []Finding {
 	}
 	for _, h := range r.HeldBackBy {
 		if h.Reason == hold.Never {
-			say(h.Sentence+": it can never allow a disruption, so no drain of its nodes ends", fmt.Sprintf("raise maxUnavailable or lower minAvailable of %s, in every cluster, or add pods", r.FullName()))
+			say(h.Sentence+": as it stands it never allows a disruption, so no drain of its nodes ends", h.Frees)
 		}
 	}
 	var bounds []string
@@ -130,11 +130,11 @@ func (f Facts) shape(b *v1alpha1.MeshPodDisruptionBudget) []Finding {
 		if known != nil && !slices.Contains(known, c.Name) {
 			all = append(all, Finding{
 				Level: Error, Check: Budgets, Message: fmt.Sprintf("budget %s counts on cluster %s, which is not in this cluster's ClusterMesh configuration", r.FullName(), c.Name),
-				Fix: fmt.Sprintf("connect it (cilium clustermesh connect); if it is gone for ever: kubectl meshpdb forget %s -A", c.Name),
+				Fix: fmt.Sprintf("connect it (cilium clustermesh connect); if it is gone for ever, see what forgetting it would change, and how: kubectl meshpdb forget %s -A --context %s", c.Name, f.Context),
 			})
 		}
-		if c.Reachable && c.ShortSince != nil && f.Now.Sub(c.ShortSince.Time) > long {
-			say(fmt.Sprintf("budget %s misses pods in cluster %s since %s: %d of %d are available", r.FullName(), c.Name, f.ago(c.ShortSince.Time), c.Available, c.Expected), "look at those pods: what keeps them from being Ready holds up every drain")
+		if c.Reachable && c.UnavailableSince != nil && f.Now.Sub(c.UnavailableSince.Time) > long {
+			say(fmt.Sprintf("budget %s misses pods in cluster %s since %s: %d of %d are available", r.FullName(), c.Name, f.ago(c.UnavailableSince.Time), c.Available, c.Expected), "look at those pods: what keeps them from being Ready holds up every drain")
 		}
 	}
 	if len(bounds) > 1 {
@@ -143,7 +143,7 @@ func (f Facts) shape(b *v1alpha1.MeshPodDisruptionBudget) []Finding {
 	}
 	for _, w := range b.Status.Waiting {
 		if f.Now.Sub(w.Since.Time) > long {
-			say(fmt.Sprintf("%s %s has waited for budget %s since %s: %s", w.Kind, w.Name, r.FullName(), f.ago(w.Since.Time), w.Message), fmt.Sprintf("kubectl meshpdb status %s -n %s says who holds it back", b.Name, b.Namespace))
+			say(fmt.Sprintf("%s %s has waited for budget %s since %s: %s", w.Kind, w.Name, r.FullName(), f.ago(w.Since.Time), w.Message), fmt.Sprintf("see who holds it back: kubectl meshpdb status %s -n %s --context %s", b.Name, b.Namespace, f.Context))
 			break
 		}
 	}

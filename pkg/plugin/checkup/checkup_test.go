@@ -139,7 +139,7 @@ var faults = map[string]struct {
 	// says are words of the message, and of the fix after a bar.
 	says string
 }{
-	"no roster":           {func(_ *testing.T, f *Facts) { f.Roster, f.RosterMissing = nil, true }, Error, Controllers, "no controller tells of itself|apply -k deploy"},
+	"no roster":           {func(_ *testing.T, f *Facts) { f.Roster, f.RosterMissing = nil, true }, Error, Controllers, "no controller tells of itself|apply deploy with -k"},
 	"roster not readable": {func(_ *testing.T, f *Facts) { f.Roster, f.RosterErr = nil, errors.New("forbidden") }, Unchecked, Controllers, "forbidden|get configmaps"},
 	"a replica is silent": {func(_ *testing.T, f *Facts) {
 		f.Roster = append(f.Roster, replicaOf("a", false))
@@ -155,7 +155,7 @@ var faults = map[string]struct {
 	"two versions":         {func(_ *testing.T, f *Facts) { f.Roster[1].Version = "v0.2.0" }, Warning, Controllers, "v0.1.0 (meshpdb-controller-1), v0.2.0 (meshpdb-controller-2)|rollout"},
 	"no own kvstore":       {func(_ *testing.T, f *Facts) { f.Roster[0].Problem = "no https URL" }, Error, KVStore, "no https URL|meshpdb-kvstore"},
 	"a peer is lost":       {store(0, "its kvstore is unreachable: connection refused"), Error, Peers, "peer c2 cannot be read since 11:00:00Z (60m ago): its kvstore is unreachable: connection refused|forget c2"},
-	"a peer is empty":      {store(0, "no meshpdb publishes in its kvstore"), Error, Peers, "no meshpdb publishes|doctor in c2"},
+	"a peer is empty":      {store(0, "no meshpdb publishes in its kvstore"), Error, Peers, "no meshpdb publishes|in the context of c2: kubectl meshpdb doctor"},
 	"a peer's certificate": {store(0, "client certificate /peer.crt expired at 2026-01-01T00:00:00Z"), Error, Peers, "expired|clustermesh-apiserver-remote-cert"},
 	"a peer forbids it":    {store(0, "its kvstore cannot be read: permission denied"), Error, Peers, "permission denied|remote certificate"},
 	"one replica cannot read a peer": {func(_ *testing.T, f *Facts) { f.Roster[1].Peers[1].Message = "its kvstore does not answer in time" }, Error, Peers,
@@ -217,7 +217,7 @@ var faults = map[string]struct {
 
 	"no budgets kind":     {func(_ *testing.T, f *Facts) { f.BudgetsErr = errors.New("not known") }, Unchecked, Budgets, "not known|apply -k deploy"},
 	"services unreadable": {func(_ *testing.T, f *Facts) { f.LookupErr = errors.New("forbidden") }, Unchecked, Services, "forbidden|services"},
-	"suspended":           {first(func(b *v1alpha1.MeshPodDisruptionBudget) { b.Spec.Suspend = true }), Warning, Budgets, "prod/db is suspended|-n prod meshpdb resume db"},
+	"suspended":           {first(func(b *v1alpha1.MeshPodDisruptionBudget) { b.Spec.Suspend = true }), Warning, Budgets, "prod/db is suspended|kubectl meshpdb resume db -n prod --context c1"},
 	"not enforced":        {first(enforced(v1alpha1.ReasonServiceNotFound)), Error, Budgets, "prod/db is not enforced: because|create Service prod/db"},
 	"no selector":         {first(enforced(v1alpha1.ReasonServiceHasNoSelector)), Error, Budgets, "because|selector"},
 	"protected":           {first(enforced(v1alpha1.ReasonProtectedNamespace)), Error, Budgets, "because|another namespace"},
@@ -231,7 +231,7 @@ var faults = map[string]struct {
 		for i := range b.Status.Clusters {
 			b.Status.Clusters[i].Bound = "maxUnavailable 0"
 		}
-	}), Warning, Budgets, "budget prod/db with maxUnavailable 0 wants all of its 9 pods available: it can never allow|raise maxUnavailable"},
+	}), Warning, Budgets, "budget prod/db with maxUnavailable 0 wants all of its 9 pods available: as it stands it never allows|larger maxUnavailable"},
 	"different bounds":   {first(func(b *v1alpha1.MeshPodDisruptionBudget) { b.Status.Clusters[2].Bound = "maxUnavailable 2" }), Warning, Budgets, "different bounds for budget prod/db (maxUnavailable 1, maxUnavailable 2)|same spec"},
 	"an unknown cluster": {first(func(b *v1alpha1.MeshPodDisruptionBudget) { b.Status.Clusters[2].Name = "c9" }), Error, Budgets, "counts on cluster c9, which is not|forget c9"},
 	"short for long": {first(func(b *v1alpha1.MeshPodDisruptionBudget) {
@@ -359,11 +359,11 @@ func TestSaysWhatAllowsNothing(t *testing.T) {
 	}
 	free := spent("free")
 	free.Status.DisruptionsAllowed = 1
-	f := Facts{Now: since.Add(2 * time.Minute)}
+	f := Facts{Context: "c1", Now: since.Add(2 * time.Minute)}
 	for want, all := range map[string][]v1alpha1.MeshPodDisruptionBudget{
 		"1 budget is enforced, and allows disruptions now":  {free},
 		"2 budgets are enforced, and allow disruptions now": {free, free},
-		"2 budgets are enforced; prod/db allows nothing now, held back by c2 since 11:58:00Z (2m ago) (kubectl meshpdb status db -n prod says what would free it)": {free, spent("db")},
+		"2 budgets are enforced; prod/db allows nothing now, held back by c2 since 11:58:00Z (2m ago); what would free it is told by: kubectl meshpdb status db -n prod --context c1": {free, spent("db")},
 	} {
 		f.Budgets = all
 		if got := f.wellEnforced(); got != want {

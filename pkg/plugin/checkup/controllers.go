@@ -25,11 +25,11 @@ func (f Facts) controllers(passed map[Check]string) []Finding {
 	where := fmt.Sprintf("ConfigMap %s/%s", f.Namespace, roster.ConfigMap)
 	switch {
 	case f.RosterErr != nil && len(f.Roster) == 0:
-		return []Finding{unchecked(Controllers, f.RosterErr, fmt.Sprintf("let yourself get configmaps in %s, where the controllers tell of themselves", f.Namespace))}
+		return []Finding{unchecked(Controllers, f.RosterErr, fmt.Sprintf("have somebody allow you to get configmaps in %s, where the controllers tell of themselves, and see: kubectl auth can-i get configmaps -n %s", f.Namespace, f.Namespace))}
 	case f.RosterMissing || len(f.Roster) == 0:
 		return []Finding{{
 			Level: Error, Check: Controllers, Message: "no controller tells of itself: " + where + " is empty or does not exist",
-			Fix: fmt.Sprintf("kubectl apply -k deploy; if the controllers are elsewhere, name their namespace by --controller-namespace; else look at: kubectl -n %s logs deployment/meshpdb-controller", f.Namespace),
+			Fix: fmt.Sprintf("if they are not installed, apply deploy with -k in a checkout of the version that is to run; if they are in another namespace, name it by --controller-namespace; else see: kubectl -n %s logs deployment/meshpdb-controller", f.Namespace),
 		}}
 	}
 	live := fresh(f)
@@ -47,7 +47,7 @@ func (f Facts) controllers(passed map[Check]string) []Finding {
 	all = append(all, f.certificates(live)...)
 	passed[Controllers] = fmt.Sprintf("%s of cluster %s can decide, version %s", replicas(len(live)), live[0].Cluster, live[0].Version)
 	passed[Peers] = "every peer is read: " + tripsOf(live, func(r roster.Replica) []roster.Store { return r.Peers })
-	passed[KVStore] = "every instance of the own kvstore is read: " + tripsOf(live, func(r roster.Replica) []roster.Store { return r.Instances })
+	passed[KVStore] = "every instance of this cluster's own kvstore is read: " + tripsOf(live, func(r roster.Replica) []roster.Store { return r.Instances })
 	passed[Certificates] = "none ends before " + f.firstEnd(live)
 	return all
 }
@@ -56,7 +56,7 @@ func (f Facts) stale(r roster.Replica, live int) Finding {
 	finding := Finding{
 		Level: Warning, Check: Controllers,
 		Message: fmt.Sprintf("replica %s has told nothing since %s: what it said is not to be trusted", r.Name, f.ago(r.Written)),
-		Fix:     fmt.Sprintf("kubectl -n %s get pod %s; if it was replaced, this ends by itself within %s", f.Namespace, r.Name, hold.Duration(roster.Forgotten)),
+		Fix:     fmt.Sprintf("if it was replaced, this ends by itself within %s; else see: kubectl -n %s get pod %s", hold.Duration(roster.Forgotten), f.Namespace, r.Name),
 	}
 	if live == 0 {
 		finding.Level = Error
@@ -130,7 +130,7 @@ func (f Facts) stores(live []roster.Replica) []Finding {
 	look(KVStore, func(r roster.Replica) []roster.Store { return r.Instances },
 		func(s roster.Store) string { return "instance " + s.Name + " of the own kvstore" },
 		func(s roster.Store) string {
-			return fmt.Sprintf("kubectl -n %s get pods -l k8s-app=clustermesh-apiserver: start what serves %s, or take it out of the Service", f.Namespace, s.Name)
+			return fmt.Sprintf("start what serves %s, or take it out of the Service; see: kubectl -n %s get pods -l k8s-app=clustermesh-apiserver", s.Name, f.Namespace)
 		})
 	return all
 }
@@ -139,13 +139,13 @@ func (f Facts) stores(live []roster.Replica) []Finding {
 func peerFix(s roster.Store) string {
 	switch {
 	case strings.Contains(s.Message, "no meshpdb publishes"), strings.Contains(s.Message, "has not finished publishing"):
-		return fmt.Sprintf("the kvstore of %s answers, its meshpdb does not: run kubectl meshpdb doctor in %s", s.Name, s.Name)
+		return fmt.Sprintf("the kvstore of %s answers, its meshpdb does not: in the context of %s: kubectl meshpdb doctor", s.Name, s.Name)
 	case strings.Contains(s.Message, "certificate"):
 		return fmt.Sprintf("renew the client certificate in Secret clustermesh-apiserver-remote-cert, or the authority that %s trusts", s.Name)
 	case strings.Contains(s.Message, "permission denied"):
 		return fmt.Sprintf("the certificate's user may not read cilium/state in %s: use the remote certificate of Cilium", s.Name)
 	}
-	return fmt.Sprintf("start clustermesh-apiserver in %s, or mend the path to it (cilium clustermesh status); if %s is gone for ever: kubectl meshpdb forget %s -A", s.Name, s.Name, s.Name)
+	return fmt.Sprintf("start clustermesh-apiserver in %s, or mend the path to it (cilium clustermesh status); if %s is gone for ever, see what forgetting it would change, and how: kubectl meshpdb forget %s -A", s.Name, s.Name, s.Name)
 }
 
 // seenBy says so if not all replicas see it the same way.

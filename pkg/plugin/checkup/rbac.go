@@ -9,12 +9,12 @@ import (
 	"k8s.io/component-helpers/auth/rbac/validation"
 )
 
-const applyRBAC = "kubectl apply -f deploy/rbac.yaml, of the version that runs"
+const applyRBAC = "in a checkout of the version that runs: kubectl apply -f deploy/rbac.yaml"
 
 // rbac compares what the controllers may do with what they need.
 func (f Facts) rbac(shipped Shipped, passed map[Check]string) []Finding {
 	if f.RBACErr != nil {
-		return []Finding{unchecked(RBAC, f.RBACErr, "let yourself get roles, clusterroles and their bindings")}
+		return []Finding{unchecked(RBAC, f.RBACErr, "have somebody allow you to get roles, clusterroles and their bindings, and see: kubectl auth can-i get clusterroles")}
 	}
 	var all []Finding
 	say := func(format string, args ...any) {

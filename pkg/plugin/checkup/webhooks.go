@@ -17,7 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-const applyWebhooks = "kubectl apply -k deploy, of the version that runs"
+const applyWebhooks = "in a checkout of the version that runs: kubectl apply -k deploy"
 
 // webhook is what both kinds of webhooks have in common.
 type webhook struct {
@@ -51,7 +51,7 @@ func mutating(c *admissionv1.MutatingWebhookConfiguration) []webhook {
 // webhooks compares the configurations with those of this version.
 func (f Facts) webhooks(shipped Shipped, passed map[Check]string) []Finding {
 	if f.WebhookErr != nil {
-		return []Finding{unchecked(Webhooks, f.WebhookErr, "let yourself get validatingwebhookconfigurations and mutatingwebhookconfigurations")}
+		return []Finding{unchecked(Webhooks, f.WebhookErr, "have somebody allow you to get validatingwebhookconfigurations and mutatingwebhookconfigurations, and see: kubectl auth can-i get validatingwebhookconfigurations")}
 	}
 	var all []Finding
 	missing := func(kind, name string) {
@@ -105,7 +105,7 @@ func (f Facts) differences(got, want webhook) []Finding {
 	if g, w := ptr.Deref(got.failure, admissionv1.Fail), ptr.Deref(want.failure, admissionv1.Fail); g != w {
 		message := fmt.Sprintf("failurePolicy is %s, and is shipped as %s", g, w)
 		if g == admissionv1.Ignore {
-			message += ": while meshpdb does not answer, every disruption goes"
+			message += ": while meshpdb does not answer, this webhook holds nothing up; others that are shipped as Fail still fail what they are called for"
 		}
 		say(Error, message, applyWebhooks)
 	}
@@ -131,7 +131,7 @@ func (f Facts) differences(got, want webhook) []Finding {
 		say(Error, fmt.Sprintf("its path is %q, and is shipped as %q", g, w), applyWebhooks)
 	}
 	if problem, level := f.authority(got.client.CABundle); problem != "" {
-		say(level, problem, "cert-manager's cainjector writes it (annotation cert-manager.io/inject-ca-from): kubectl -n cert-manager get pods; kubectl -n kube-system describe certificate meshpdb-webhook")
+		say(level, problem, "cert-manager's cainjector writes it (annotation cert-manager.io/inject-ca-from): kubectl -n kube-system describe certificate meshpdb-webhook")
 	}
 	return all
 }
@@ -208,7 +208,7 @@ func (f Facts) probe(passed map[Check]string) []Finding {
 		passed[Webhook] = fmt.Sprintf("a dry-run eviction of %s was answered within %s", p.Pod, max(p.Took, time.Millisecond).Round(time.Millisecond))
 		return nil
 	case apierrors.IsForbidden(p.Err):
-		return []Finding{unchecked(Webhook, p.Err, "let yourself create pods/eviction: nothing is evicted, it is a dry-run")}
+		return []Finding{unchecked(Webhook, p.Err, "have somebody allow you to create pods/eviction (nothing is evicted, it is a dry-run), and see: kubectl auth can-i create pods/eviction")}
 	case strings.Contains(p.Err.Error(), "failed calling webhook"):
 		finding.Level = Error
 		finding.Message = fmt.Sprintf("the API server does not reach it: %v", p.Err)
@@ -228,7 +228,11 @@ func (f Facts) reachFix(message string) string {
 	case strings.Contains(message, "not found"):
 		return fmt.Sprintf("the Service of the webhook is missing: %s", applyWebhooks)
 	case strings.Contains(message, "deadline exceeded"), strings.Contains(message, "i/o timeout"):
-		return fmt.Sprintf("the API server has no path to the controllers, or they hang: kubectl -n %s get endpointslices -l kubernetes.io/service-name=meshpdb-webhook; where the API server is outside of the pod network, they need hostNetwork", f.Namespace)
+		return fmt.Sprintf("the API server has no path to the controllers, or they hang; where the API server is outside of the pod network, they need hostNetwork; see where it is sent: kubectl -n %s get endpointslices -l kubernetes.io/service-name=meshpdb-webhook", f.Namespace)
 	}
-	return fmt.Sprintf("no controller serves it: kubectl -n %s get pods -l app.kubernetes.io/name=meshpdb-controller; until one does, every eviction in a namespace with a budget fails", f.Namespace)
+	fix := "until a controller serves it, every eviction in a namespace with a budget fails"
+	if len(fresh(f)) > 0 {
+		fix += " (those that told above that they can decide have died since, or the way to them is broken)"
+	}
+	return fmt.Sprintf("%s; no controller serves it: kubectl -n %s get pods -l app.kubernetes.io/name=meshpdb-controller", fix, f.Namespace)
 }

@@ -252,7 +252,7 @@ func (p *planner) limits(pod Pod) []limit {
 	var all []limit
 	for _, name := range pod.Budgets {
 		r := p.question.Budgets[name]
-		l := limit{key: name, name: "budget " + name, held: p.held(r), frees: r.Frees(), now: r.Allowed, each: max(r.Expected-r.Desired, 0), words: fmt.Sprintf("budget %s allows %d now: %d of %d pods available, it needs %d (%s)", name, r.Allowed, r.Available, r.Expected, r.Desired, r.Bound)}
+		l := limit{key: name, name: "budget " + name, held: p.held(r), frees: r.Frees(), now: r.Allowed, each: max(r.Expected-r.Desired, 0), words: fmt.Sprintf("budget %s allows %d now: %s, it needs %d (%s)", name, r.Allowed, r.Counted(), r.Desired, r.Bound)}
 		for _, h := range r.HeldBackBy {
 			if h.Reason == hold.Never {
 				l.never, l.held, l.frees, l.since = true, h.Sentence, h.Frees, allowsNothing(r.Since, p.question.Now)

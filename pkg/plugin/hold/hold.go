@@ -7,12 +7,10 @@ import (
 	"strings"
 	"time"
 
-	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
-	"github.com/meshpdb/meshpdb/pkg/budget"
 )
 
 // Reason is why something holds a budget back.
@@ -22,11 +20,11 @@ type Reason string
 const (
 	// Unread: a cluster cannot be read, and the bound depends on it.
 	Unread Reason = "Unread"
-	// InFlight: pods of a cluster are on their way out.
+	// InFlight: pods of a cluster are on their way out, and not replaced yet.
 	InFlight Reason = "InFlight"
 	// Unavailable: pods of a cluster are not available, and nobody's disruption is the cause.
 	Unavailable Reason = "Unavailable"
-	// Never: the bound wants all pods that are expected.
+	// Never: the bound wants all pods that are expected, so it allows nothing while they are as many.
 	Never Reason = "Never"
 	// NoPods: no cluster expects any pod.
 	NoPods Reason = "NoPods"
@@ -47,21 +45,51 @@ type Holder struct {
 	Sentence string `json:"sentence"`
 	// Frees says what would end it.
 	Frees string `json:"frees"`
+	// Commands help with that; each can be typed as it stands.
+	Commands []Command `json:"commands,omitempty"`
+	// Pods that are in flight or not available, if the holder is the cluster that was asked.
+	Pods []Pod `json:"pods,omitempty"`
 }
 
-// Cluster is one cluster's row.
-type Cluster struct {
-	Name        string       `json:"name"`
-	Available   int32        `json:"available"`
-	Expected    int32        `json:"expected"`
-	InFlight    int32        `json:"inFlight"`
-	Reachable   bool         `json:"reachable"`
-	Since       *metav1.Time `json:"since,omitempty"`
-	ShortSince  *metav1.Time `json:"shortSince,omitempty"`
-	Message     string       `json:"message,omitempty"`
-	Bound       string       `json:"bound,omitempty"`
-	Unavailable int32        `json:"unavailable"`
+// Command is one that helps.
+type Command struct {
+	// Purpose says what it does: "to see what is wrong".
+	Purpose string `json:"purpose"`
+	Run     string `json:"run"`
 }
+
+// Pod is one that is not there for its budget.
+type Pod struct {
+	Name string `json:"name"`
+	// Node, if it is known.
+	Node string `json:"node,omitempty"`
+	// State says what is the matter with it.
+	State string `json:"state"`
+	// InFlight: it is on its way out; else it is not available.
+	InFlight bool `json:"inFlight"`
+}
+
+// Cluster is one cluster's row. While it cannot be read, what is available, unavailable and in flight there is not known, and 0.
+type Cluster struct {
+	Name      string `json:"name"`
+	Available int32  `json:"available"`
+	Expected  int32  `json:"expected"`
+	// Unavailable are those that are missing of the expected; those in flight are among them.
+	Unavailable int32 `json:"unavailable"`
+	InFlight    int32 `json:"inFlight"`
+	Reachable   bool  `json:"reachable"`
+	// ReachableSince or UnreachableSince is when Reachable became what it is.
+	ReachableSince   *metav1.Time `json:"reachableSince,omitempty"`
+	UnreachableSince *metav1.Time `json:"unreachableSince,omitempty"`
+	// UnavailableSince is since when fewer pods are available than expected. While the cluster cannot be read it stands as it was.
+	UnavailableSince *metav1.Time `json:"unavailableSince,omitempty"`
+	// Message says why the cluster cannot be read.
+	Message string `json:"message,omitempty"`
+	Bound   string `json:"bound,omitempty"`
+}
+
+// missing are the pods that are not available and not in flight either.
+func (c Cluster) missing() int32 { return max(0, c.Unavailable-c.InFlight) }
 
 // Report is what there is to say of a budget.
 type Report struct {
@@ -129,11 +157,13 @@ func Of(b *v1alpha1.MeshPodDisruptionBudget) Report {
 func clusterOf(c v1alpha1.ClusterStatus) Cluster {
 	row := Cluster{
 		Name: c.Name, Available: c.CurrentHealthy, Expected: c.ExpectedPods, InFlight: c.DisruptionsInFlight,
-		Reachable: c.Reachable, Since: since(c.Since), ShortSince: c.ShortSince, Message: c.Message, Bound: c.Bound,
+		Reachable: c.Reachable, UnavailableSince: c.ShortSince, Message: c.Message, Bound: c.Bound,
 	}
-	if c.Reachable {
-		row.Unavailable = max(0, c.ExpectedPods-c.CurrentHealthy-c.DisruptionsInFlight)
+	if !c.Reachable {
+		row.UnreachableSince = since(c.Since)
+		return row
 	}
+	row.ReachableSince, row.Unavailable = since(c.Since), max(0, c.ExpectedPods-c.CurrentHealthy)
 	return row
 }
 
@@ -142,99 +172,6 @@ func since(t metav1.Time) *metav1.Time {
 		return nil
 	}
 	return &t
-}
-
-// holders finds who holds the budget back; those first that only people can free.
-func holders(b *v1alpha1.MeshPodDisruptionBudget, r *Report) []Holder {
-	switch {
-	case b.Status.ObservedGeneration < b.Generation || len(b.Status.Clusters) == 0:
-		return []Holder{{
-			Reason: Unobserved, Sentence: fmt.Sprintf("no controller has looked at budget %s as it stands", r.FullName()),
-			Frees: "the controller of this cluster; kubectl meshpdb doctor tells whether it runs",
-		}}
-	case r.Expected == 0 && r.unread() == 0:
-		return []Holder{{
-			Reason: NoPods, Since: r.Since, Sentence: fmt.Sprintf("no cluster expects a pod of service %s", r.Service),
-			Frees: "pods that the service selects",
-		}}
-	}
-	var all []Holder
-	if r.unread() == 0 && r.Desired >= r.Expected {
-		all = append(all, Holder{
-			Reason: Never, Sentence: fmt.Sprintf("budget %s with %s wants all of its %s available", r.FullName(), strictest(r), pods(r.Expected)),
-			Frees: "a larger maxUnavailable or a smaller minAvailable, in every cluster, or more pods",
-		})
-	}
-	for _, c := range r.Clusters {
-		if h, holds := holder(c); holds {
-			all = append(all, h)
-		}
-	}
-	if len(all) == 0 {
-		all = append(all, Holder{Reason: Undecided, Since: r.Since, Sentence: cmp.Or(r.Message, "it allows nothing"), Frees: undecidedFrees(b)})
-	}
-	slices.SortStableFunc(all, func(a, b Holder) int { return cmp.Compare(rank(a.Reason), rank(b.Reason)) })
-	return all
-}
-
-func rank(r Reason) int {
-	return slices.Index([]Reason{Never, Unread, Unavailable, InFlight}, r)
-}
-
-const cannotBeRead = "cannot be read"
-
-func holder(c Cluster) (Holder, bool) {
-	h := Holder{Cluster: c.Name, Since: c.ShortSince}
-	switch {
-	case !c.Reachable:
-		h.Reason, h.Since = Unread, c.Since
-		h.Sentence = fmt.Sprintf("cluster %s %s: %s", c.Name, cannotBeRead, c.Message)
-		h.Frees = fmt.Sprintf("the kvstore of %s, once it can be read again (kubectl meshpdb doctor says what is wrong); if %s is gone for ever, kubectl meshpdb forget %s -A takes it out of the budgets", c.Name, c.Name, c.Name)
-	case c.Unavailable > 0:
-		h.Reason = Unavailable
-		h.Sentence = fmt.Sprintf("%d of %s in cluster %s %s not available", c.Unavailable, pods(c.Expected), c.Name, are(c.Unavailable))
-		if c.InFlight > 0 {
-			h.Sentence += fmt.Sprintf(", and %d %s on the way out", c.InFlight, are(c.InFlight))
-		}
-		h.Frees = fmt.Sprintf("the missing pods, once they are Ready in %s", c.Name)
-	case c.InFlight > 0 && c.Available < c.Expected:
-		h.Reason = InFlight
-		h.Sentence = fmt.Sprintf("%d of %s in cluster %s %s on the way out", c.InFlight, pods(c.Expected), c.Name, are(c.InFlight))
-		h.Frees = fmt.Sprintf("%s Ready in %s", successors(c.InFlight), c.Name)
-	default:
-		return h, false
-	}
-	return h, true
-}
-
-func undecidedFrees(b *v1alpha1.MeshPodDisruptionBudget) string {
-	c := meta.FindStatusCondition(b.Status.Conditions, v1alpha1.ConditionDisruptionAllowed)
-	if c != nil && c.Reason == policyv1.SyncFailedReason {
-		return "the same spec.clusters in every cluster, or their controllers, once they have seen one another"
-	}
-	return "kubectl meshpdb doctor may tell more"
-}
-
-func (r *Report) unread() int {
-	n := 0
-	for _, c := range r.Clusters {
-		if !c.Reachable {
-			n++
-		}
-	}
-	return n
-}
-
-// strictest is the bound that wants most, as some cluster states it: it need not be this one's.
-func strictest(r *Report) string {
-	for _, c := range r.Clusters {
-		if bound, ok := parseBound(c.Bound); ok && int32(bound.Desired(int(r.Expected))) == r.Desired && c.Bound != r.Bound {
-			if own, ok := parseBound(r.Bound); !ok || int32(own.Desired(int(r.Expected))) < r.Desired {
-				return fmt.Sprintf("%s of cluster %s", c.Bound, c.Name)
-			}
-		}
-	}
-	return r.Bound
 }
 
 // Summary is the report in one sentence; now puts times on the clock.
@@ -246,8 +183,28 @@ func (r Report) Summary(now time.Time) string {
 		fmt.Fprintf(&s, "budget %s allows no disruption", r.FullName())
 	}
 	s.WriteString(sinceText(r.Since, now))
-	fmt.Fprintf(&s, ": %d of %s available, it needs %d (%s)", r.Available, pods(r.Expected), r.Desired, r.Bound)
+	fmt.Fprintf(&s, ": %s, it needs %d (%s)", r.Counted(), r.Desired, r.Bound)
 	return s.String()
+}
+
+// Counted says how many pods are available, which are at least so many while a cluster cannot be read.
+func (r Report) Counted() string {
+	least := ""
+	if r.Unread() > 0 {
+		least = "at least "
+	}
+	return fmt.Sprintf("%s%d of %s available", least, r.Available, pods(r.Expected))
+}
+
+// Unread is how many clusters cannot be read.
+func (r Report) Unread() int {
+	n := 0
+	for _, c := range r.Clusters {
+		if !c.Reachable {
+			n++
+		}
+	}
+	return n
 }
 
 // State is the report in a few words, for a table.
@@ -274,7 +231,7 @@ func (r Report) heldBack(now time.Time) string {
 	for _, h := range r.HeldBackBy {
 		switch h.Reason {
 		case Never:
-			text := fmt.Sprintf("can never allow any: %s wants all %d", strictest(&r), r.Expected)
+			text := fmt.Sprintf("%s: %s wants all %d", r.neverAny(), strictest(&r), r.Expected)
 			if r.Since != nil {
 				text = "allows nothing since " + Ago(*r.Since, now) + ", and " + text
 			}
@@ -322,16 +279,16 @@ func (h Holder) Said(now time.Time) string {
 // State is the row's in a few words.
 func (c Cluster) State(now time.Time) string {
 	var text string
-	at := c.ShortSince
+	at := c.UnavailableSince
 	switch {
 	case !c.Reachable:
-		text, at = cannotBeRead, c.Since
-	case c.Unavailable > 0 && c.InFlight > 0:
-		text = fmt.Sprintf("%d not available, %d on the way out", c.Unavailable, c.InFlight)
-	case c.Unavailable > 0:
-		text = fmt.Sprintf("%d not available", c.Unavailable)
+		text, at = cannotBeRead, c.UnreachableSince
+	case c.missing() > 0 && c.InFlight > 0:
+		text = fmt.Sprintf("%d not available, %d in flight", c.missing(), c.InFlight)
+	case c.missing() > 0:
+		text = fmt.Sprintf("%d not available", c.missing())
 	case c.InFlight > 0:
-		text = fmt.Sprintf("%d on the way out", c.InFlight)
+		text = fmt.Sprintf("%d in flight", c.InFlight)
 	default:
 		return "complete"
 	}
@@ -346,12 +303,4 @@ func boundText(spec *v1alpha1.MeshPodDisruptionBudgetSpec) string {
 		return "maxUnavailable " + spec.MaxUnavailable.String()
 	}
 	return "no bound"
-}
-
-func parseBound(text string) (budget.Bound, bool) {
-	kind, value, _ := strings.Cut(text, " ")
-	b := budget.Bound{Kind: map[string]budget.BoundKind{"minAvailable": budget.MinAvailable, "maxUnavailable": budget.MaxUnavailable}[kind]}
-	value, b.Percent = strings.CutSuffix(value, "%")
-	_, err := fmt.Sscanf(value, "%d", &b.Value)
-	return b, err == nil && b.Kind != 0
 }

@@ -71,23 +71,23 @@ func TestWhoHoldsItBack(t *testing.T) {
 		want, says, frees, state string
 	}{
 		{"free", []change{allowed(1)}, "", "", "", "free"},
-		{"on the way out", []change{short(2, 1)}, "c2 InFlight 2m0s", "1 of 3 pods in cluster c2 is on the way out", "the pod's successor, once it is Ready in c2", "held back by c2 since 11:58:00Z (2m ago)"},
-		{"several on the way out", []change{short(1, 2)}, "c2 InFlight 2m0s", "2 of 3 pods in cluster c2 are on the way out", "the pods' successors, once they are Ready in c2", "held back by c2 since 11:58:00Z (2m ago)"},
+		{"on the way out", []change{short(2, 1)}, "c2 InFlight 2m0s", "1 of 3 pods in cluster c2 is in flight (on the way out, and not replaced yet)", "the pod's successor, once it is Ready in c2", "held back by c2 since 11:58:00Z (2m ago)"},
+		{"several on the way out", []change{short(1, 2)}, "c2 InFlight 2m0s", "2 of 3 pods in cluster c2 are in flight (on the way out, and not replaced yet)", "the pods' successors, once they are Ready in c2", "held back by c2 since 11:58:00Z (2m ago)"},
 		{"not available", []change{short(1, 0)}, "c2 Unavailable 2m0s", "2 of 3 pods in cluster c2 are not available", "the missing pods, once they are Ready in c2", "held back by c2 since 11:58:00Z (2m ago)"},
-		{"both", []change{short(1, 1)}, "c2 Unavailable 2m0s", "1 of 3 pods in cluster c2 is not available, and 1 is on the way out", "Ready", "held back by c2 since 11:58:00Z (2m ago)"},
-		{"unread, and those that people can free first", []change{short(2, 1), lost}, "c3 Unread 1m30s, c2 InFlight 2m0s", "cluster c3 cannot be read: its kvstore does not answer in time", "kubectl meshpdb forget c3", "held back by c3 since 11:58:30Z (90s ago), c2 since 11:58:00Z (2m ago)"},
-		{"never", []change{short(2, 1), func(b *v1alpha1.MeshPodDisruptionBudget) { b.Status.DesiredHealthy = 9 }}, " Never , c2 InFlight 2m0s", "budget prod/db with maxUnavailable 1 wants all of its 9 pods available", "larger maxUnavailable", "allows nothing since 11:59:00Z (60s ago), and can never allow any: maxUnavailable 1 wants all 9"},
+		{"both", []change{short(1, 1)}, "c2 Unavailable 2m0s", "1 of 3 pods in cluster c2 is not available, and 1 is in flight (on the way out)", "Ready", "held back by c2 since 11:58:00Z (2m ago)"},
+		{"unread, and those that people can free first", []change{short(2, 1), lost}, "c3 Unread 1m30s, c2 InFlight 2m0s", "cluster c3 cannot be read: its kvstore does not answer in time", "if c3 is gone for ever, forgetting it", "held back by c3 since 11:58:30Z (90s ago), c2 since 11:58:00Z (2m ago)"},
+		{"never", []change{short(2, 1), func(b *v1alpha1.MeshPodDisruptionBudget) { b.Status.DesiredHealthy = 9 }}, " Never 1m0s, c2 InFlight 2m0s", "budget prod/db with maxUnavailable 1 wants all of its 9 pods available", "smaller minAvailable; or more pods than 9", "allows nothing since 11:59:00Z (60s ago), and cannot allow any with 9 pods: maxUnavailable 1 wants all 9"},
 		{"another cluster's bound", []change{func(b *v1alpha1.MeshPodDisruptionBudget) {
 			b.Status.DesiredHealthy, b.Status.Clusters[1].Bound = 9, "minAvailable 100%"
-		}}, " Never ", "with minAvailable 100% of cluster c1 wants", "more pods", "allows nothing since 11:59:00Z (60s ago), and can never allow any: minAvailable 100% of cluster c1 wants all 9"},
+		}}, " Never 1m0s", "with minAvailable 100% of cluster c1 wants", "a change of the budget in every cluster", "allows nothing since 11:59:00Z (60s ago), and can never allow any: minAvailable 100% of cluster c1 wants all 9"},
 		{"no pods", []change{func(b *v1alpha1.MeshPodDisruptionBudget) { b.Status.ExpectedPods = 0 }}, " NoPods 1m0s", "no cluster expects a pod of service db", "pods", "no pods since 11:59:00Z (60s ago)"},
-		{"new", []change{func(b *v1alpha1.MeshPodDisruptionBudget) { b.Generation = 3 }}, " Unobserved ", "no controller has looked at budget prod/db", "doctor", "not looked at yet"},
+		{"new", []change{func(b *v1alpha1.MeshPodDisruptionBudget) { b.Generation = 3 }}, " Unobserved ", "no controller has looked at budget prod/db", "once it has looked", "not looked at yet"},
 		{"never looked at", []change{func(b *v1alpha1.MeshPodDisruptionBudget) {
 			b.Status = v1alpha1.MeshPodDisruptionBudgetStatus{}
 			b.Generation = 0
-		}}, " Unobserved ", "no controller", "doctor", "not looked at yet"},
+		}}, " Unobserved ", "no controller", "once it has looked", "not looked at yet"},
 		{"they disagree", []change{func(b *v1alpha1.MeshPodDisruptionBudget) { b.Status.Conditions[1].Reason = "SyncFailed" }}, " Undecided 1m0s", "said", "the same spec.clusters", "undecided since 11:59:00Z (60s ago)"},
-		{"nobody knows", nil, " Undecided 1m0s", "said", "doctor", "undecided since 11:59:00Z (60s ago)"},
+		{"nobody knows", nil, " Undecided 1m0s", "said", "controllers", "undecided since 11:59:00Z (60s ago)"},
 		{"suspended", []change{short(2, 1), func(b *v1alpha1.MeshPodDisruptionBudget) { b.Spec.Suspend = true }}, "c2 InFlight 2m0s", "", "", "suspended in this cluster, elsewhere held back by c2 since 11:58:00Z (2m ago)"},
 		{"suspended and free", []change{allowed(1), func(b *v1alpha1.MeshPodDisruptionBudget) { b.Spec.Suspend = true }}, "", "", "", "suspended in this cluster, free elsewhere"},
 		{"not enforced", []change{allowed(1), func(b *v1alpha1.MeshPodDisruptionBudget) {
@@ -118,7 +118,7 @@ func TestWhoHoldsItBack(t *testing.T) {
 
 func TestRows(t *testing.T) {
 	r := Of(budgetOf(short(1, 1), lost))
-	want := map[string]string{"c1": "complete", "c2": "1 not available, 1 on the way out since 11:58:00Z (2m ago)", "c3": "cannot be read since 11:58:30Z (90s ago)"}
+	want := map[string]string{"c1": "complete", "c2": "1 not available, 1 in flight since 11:58:00Z (2m ago)", "c3": "cannot be read since 11:58:30Z (90s ago)"}
 	last := ""
 	for _, c := range r.Clusters {
 		if got := c.State(noon); got != want[c.Name] || c.Name < last {
@@ -126,7 +126,7 @@ func TestRows(t *testing.T) {
 		}
 		last = c.Name
 	}
-	if len(r.Clusters) != 3 || r.Clusters[2].Unavailable != 0 || r.Clusters[1].Unavailable != 1 {
+	if len(r.Clusters) != 3 || r.Clusters[2].Unavailable != 0 || r.Clusters[1].Unavailable != 2 {
 		t.Errorf("rows are %+v", r.Clusters)
 	}
 }
@@ -156,17 +156,53 @@ func TestSaid(t *testing.T) {
 	r := Of(budgetOf(short(2, 1), lost))
 	for i, want := range []string{
 		"cluster c3 cannot be read since 11:58:30Z (90s ago): its kvstore does not answer in time",
-		"1 of 3 pods in cluster c2 is on the way out, since 11:58:00Z (2m ago)",
+		"1 of 3 pods in cluster c2 is in flight (on the way out, and not replaced yet), since 11:58:00Z (2m ago)",
 	} {
 		if got := r.HeldBackBy[i].Said(noon); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	if frees := r.Frees(); !strings.Contains(frees, "takes it out of the budgets; the pod's successor, once it is Ready in c2") {
+	if frees := r.Frees(); !strings.Contains(frees, "forgetting it; the pod's successor, once it is Ready in c2") {
 		t.Errorf("would be freed by %q", frees)
 	}
 	if (Holder{Sentence: "x"}).Said(noon) != "x" {
 		t.Error("a time that is not known is told")
+	}
+}
+
+// TestCommands: each helps with what is wrong, and stands alone.
+func TestCommands(t *testing.T) {
+	never := func(b *v1alpha1.MeshPodDisruptionBudget) { b.Status.DesiredHealthy = 9 }
+	hopeless := func(b *v1alpha1.MeshPodDisruptionBudget) { b.Status.Clusters[1].Bound = "minAvailable 100%" }
+	for want, changes := range map[string][]change{
+		"kubectl meshpdb doctor, kubectl meshpdb forget c3 -A": {lost},
+		"kubectl edit meshpoddisruptionbudget db -n prod":      {never},
+		"kubectl meshpdb doctor":                               {func(b *v1alpha1.MeshPodDisruptionBudget) { b.Generation = 3 }},
+		"":                                                     {short(2, 1)},
+	} {
+		h := Of(budgetOf(changes...)).HeldBackBy[0]
+		var got []string
+		for _, c := range h.Commands {
+			got = append(got, c.Run)
+			if !strings.HasPrefix(c.Purpose, "to ") {
+				t.Errorf("%s is for %q", c.Run, c.Purpose)
+			}
+		}
+		if strings.Join(got, ", ") != want || strings.Contains(h.Frees, "kubectl") {
+			t.Errorf("got %q and %q, want %q", h.Frees, got, want)
+		}
+	}
+	if got := Of(budgetOf(never, hopeless)).HeldBackBy[0].Frees; strings.Contains(got, "more pods") {
+		t.Errorf("however many pods there are, it allows none: %q", got)
+	}
+}
+
+// TestCounted: what cannot be read may be there.
+func TestCounted(t *testing.T) {
+	for want, b := range map[string]*v1alpha1.MeshPodDisruptionBudget{"8 of 9 pods available": budgetOf(), "at least 8 of 9 pods available": budgetOf(lost)} {
+		if got := Of(b).Counted(); got != want || !strings.Contains(Of(b).Summary(noon), ": "+want+", it needs 8") {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }
 
