@@ -40,6 +40,8 @@ type Cluster struct {
 	Dynamic   dynamic.Interface
 	// DryRunEvict asks the API server to evict a pod, without effect; nil if it would.
 	DryRunEvict func(ctx context.Context, namespace, pod string) error
+	// name in the mesh, once it is known.
+	name string
 }
 
 // budgetResource is what API servers call budgets.

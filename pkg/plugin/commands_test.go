@@ -79,6 +79,12 @@ func TestExplain(t *testing.T) {
 	if len(f.evictions) != 6 {
 		t.Errorf("asked for %v", f.evictions)
 	}
+	f.add(t, "c1", append(objects, &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "prod", Name: "alone"}, Spec: policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "alone"}}},
+		Status: policyv1.PodDisruptionBudgetStatus{DesiredHealthy: 3, CurrentHealthy: 3, Conditions: []metav1.Condition{{
+			Type: policyv1.DisruptionAllowedCondition, Status: metav1.ConditionFalse, Reason: policyv1.InsufficientPodsReason, LastTransitionTime: before(20 * time.Minute),
+		}}},
+	})...)
 	f.answers["prod/alone-0"] = denied("The disruption budget alone needs 3 healthy pods and has 3 currently")
 	f.answers["prod/web-0"] = apierrors.NewInternalError(errNoServer)
 	f.answers["prod/old-0"] = apierrors.NewInternalError(wrap("failed calling webhook \"evictions.meshpdb.io\": failed to call webhook: connection refused"))

@@ -27,6 +27,15 @@ import (
 // installed is what an installation with nothing wrong consists of, and the extra objects.
 func installed(t *testing.T, cluster string, more ...runtime.Object) []runtime.Object {
 	t.Helper()
+	unread := ""
+	for _, o := range more {
+		b, ok := o.(*v1alpha1.MeshPodDisruptionBudget)
+		for i := range 3 {
+			if ok && !b.Status.Clusters[i].Reachable {
+				unread = b.Status.Clusters[i].Name
+			}
+		}
+	}
 	shipped, err := checkup.ReadShipped()
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +59,11 @@ func installed(t *testing.T, cluster string, more ...runtime.Object) []runtime.O
 	peers := []roster.Store{}
 	for _, name := range []string{"c1", "c2", "c3"} {
 		if name != cluster {
-			peers = append(peers, roster.Store{Name: name, Since: noon.Add(-time.Hour), RoundTrip: 1.5})
+			store := roster.Store{Name: name, Since: noon.Add(-time.Hour), RoundTrip: 1.5}
+			if name == unread {
+				store = roster.Store{Name: name, Since: noon.Add(-90 * time.Second), Message: "its kvstore is unreachable: connection refused"}
+			}
+			peers = append(peers, store)
 		}
 	}
 	data := map[string]string{}

@@ -11,6 +11,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/kubectl/pkg/util/completion"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
@@ -61,6 +62,8 @@ type explanation struct {
 	Free string `json:"free,omitempty"`
 	// Budgets that cover the pod.
 	Budgets []hold.Report `json:"budgets"`
+	// Native are this cluster's PodDisruptionBudgets of the pod that allow nothing.
+	Native []native `json:"podDisruptionBudgets,omitempty"`
 }
 
 func (o *explainOptions) run(ctx context.Context, args []string) error {
@@ -80,6 +83,7 @@ func (o *explainOptions) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	o.namePods(ctx, c, e.Budgets)
 	if printer != nil {
 		err = o.output.print(o.Out, printer, "Explanation", e)
 	} else {
@@ -124,7 +128,35 @@ func (c *Cluster) explainPod(ctx context.Context, name string) (*explanation, er
 	}
 	e.Sentence, err = refusal(c.DryRunEvict(ctx, c.Namespace, name))
 	e.Allowed = e.Sentence == ""
+	if !e.Allowed && err == nil {
+		e.Native = c.exhausted(ctx, pod)
+	}
 	return e, err
+}
+
+// native is a PodDisruptionBudget that allows nothing.
+type native struct {
+	Name    string       `json:"name"`
+	Healthy int32        `json:"currentHealthy"`
+	Desired int32        `json:"desiredHealthy"`
+	Since   *metav1.Time `json:"since,omitempty"`
+}
+
+// exhausted are the PodDisruptionBudgets of a pod that allow nothing; none if they may not be read.
+func (c *Cluster) exhausted(ctx context.Context, pod *corev1.Pod) []native {
+	list, err := c.Kube.PolicyV1().PodDisruptionBudgets(pod.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil
+	}
+	var all []native
+	for i := range list.Items {
+		b := &list.Items[i]
+		selector, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
+		if err == nil && selector.Matches(labels.Set(pod.Labels)) && b.Status.DisruptionsAllowed <= 0 {
+			all = append(all, native{b.Name, b.Status.CurrentHealthy, b.Status.DesiredHealthy, allowedSince(b)})
+		}
+	}
+	return all
 }
 
 // free says why nothing holds a pod; empty if its budgets are asked.
@@ -175,8 +207,17 @@ func (o *explainOptions) tell(e *explanation) error {
 			}
 			o.holders(say, r, "")
 		}
-		if len(e.Budgets) == 0 {
-			say.say("\nNo MeshPodDisruptionBudget covers it: this is a PodDisruptionBudget's answer, or another webhook's.\nWhat the PodDisruptionBudgets allow, and how old they are: kubectl get poddisruptionbudgets -n %s%s", e.Namespace, o.contextFlag())
+		for _, n := range e.Native {
+			since := ""
+			if n.Since != nil {
+				since = " since " + hold.Ago(*n.Since, now)
+			}
+			say.say("\nPodDisruptionBudget %s/%s, which counts this cluster only, allows nothing%s: it needs %d healthy pods and has %d.", e.Namespace, n.Name, since, n.Desired, n.Healthy)
+			say.say("  What would free it: more healthy pods in this cluster, or a change of it.")
+			say.say("  To change it: kubectl edit poddisruptionbudget %s -n %s%s", n.Name, e.Namespace, o.contextFlag())
+		}
+		if len(e.Budgets)+len(e.Native) == 0 {
+			say.say("\nNo MeshPodDisruptionBudget covers it: this is a PodDisruptionBudget's answer, or another webhook's.\nTo see what the PodDisruptionBudgets allow: kubectl get poddisruptionbudgets -n %s%s", e.Namespace, o.contextFlag())
 		}
 		return say.err
 	}

@@ -74,6 +74,16 @@ func (f *fleet) add(t *testing.T, name string, objects ...runtime.Object) *Clust
 	scheme := runtime.NewScheme()
 	var budgets, others []runtime.Object
 	for _, o := range objects {
+		if l, ok := o.(*v1alpha1.DisruptionLedger); ok {
+			content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ledger := &unstructured.Unstructured{Object: content}
+			ledger.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("DisruptionLedger"))
+			budgets = append(budgets, ledger)
+			continue
+		}
 		b, ok := o.(*v1alpha1.MeshPodDisruptionBudget)
 		if !ok {
 			others = append(others, o)

@@ -134,6 +134,7 @@ func (o *historyOptions) run(ctx context.Context, args []string) error {
 			return err
 		}
 	}
+	o.namePods(ctx, c, all.Budgets)
 	if printer != nil {
 		return o.output.print(o.Out, printer, "DecisionList", all)
 	}

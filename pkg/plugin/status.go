@@ -73,6 +73,7 @@ func (o *statusOptions) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	o.namePods(ctx, c, reports)
 	if printer != nil {
 		return o.output.print(o.Out, printer, "BudgetStatusList", statuses{c.Context, reports})
 	}
@@ -189,9 +190,16 @@ func (r *root) held(say *sentences, report hold.Report) {
 func (r *root) holders(say *sentences, report hold.Report, indent string) {
 	for _, h := range report.HeldBackBy {
 		say.say("%s%s.", indent, upper(h.Said(r.Now())))
+		if len(h.Pods) > 0 {
+			say.say("%s  These are: %s.", indent, podNames(h.Pods))
+		}
 		say.say("%s  What would free it: %s.", indent, h.Frees)
 		for _, c := range h.Commands {
-			say.say("%s  %s: %s%s", indent, upper(c.Purpose), c.Run, r.contextFlag())
+			flag := r.contextFlag()
+			if strings.Contains(c.Run, " --context ") {
+				flag = ""
+			}
+			say.say("%s  %s: %s%s", indent, upper(c.Purpose), c.Run, flag)
 		}
 	}
 }

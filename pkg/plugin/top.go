@@ -60,6 +60,7 @@ func (o *topOptions) run(ctx context.Context, args []string) error {
 	told := map[string]string{}
 	for n := 1; ; n++ {
 		reports, err := c.reports(ctx, o.all, args)
+		o.namePods(ctx, c, reports)
 		switch {
 		case ctx.Err() != nil:
 			return nil
