@@ -155,6 +155,9 @@ func (o *historyOptions) tell(all decisions) error {
 		if o.flows.given() {
 			text = "That is all of " + o.flows.name() + "."
 		}
+		if from := o.from(); !from.IsZero() {
+			text = "Asked for were those since " + hold.Ago(metav1.NewTime(from), o.Now()) + "."
+		}
 		if _, err := fmt.Fprintf(o.ErrOut, "No decisions about %s found in %s namespace. %s\n", all.Of, all.Namespace, text); err != nil {
 			return err
 		}
