@@ -169,6 +169,7 @@ func TestPluginExplainsTheNextDenial(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantExplained(t, c1, alone.Namespace, name, "The disruption budget db needs 1 healthy pods")
+		wantSays(t, 20*time.Second, 1, "explain "+name+" -n plugin-native --context c1", "PodDisruptionBudget plugin-native/db, which counts this cluster only, allows nothing since ", "What would free it: a change of it")
 	})
 }
 
@@ -214,7 +215,7 @@ func TestPluginDoctor(t *testing.T) {
 		}
 		wantSays(t, 20*time.Second, 2, "doctor --context c2 -q", "ERROR     c2: webhook: the API server does not reach it: ", "no controller serves it: kubectl -n kube-system get pods")
 		pod := firstPod(t, w, mesh.clusters[1])
-		wantSays(t, 20*time.Second, 1, "explain "+pod.Name+" -n plugin-doctor --context c2", "failed calling webhook", "What is wrong with them: kubectl meshpdb doctor")
+		wantSays(t, 20*time.Second, 1, "explain "+pod.Name+" -n plugin-doctor --context c2", "failed calling webhook", "which were heard of last at ", "What is wrong with them: kubectl meshpdb doctor --context c2")
 		wantSays(t, time.Minute, 2, "doctor --context c2 -q", "c2: controllers: replica meshpdb-controller-1 has told nothing since ", "no replica is left")
 		for _, p := range controllers {
 			if err := p.Start(t.Context()); err != nil {

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	kubefake "k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/flow"
@@ -79,16 +80,37 @@ func TestExplain(t *testing.T) {
 	if len(f.evictions) != 6 {
 		t.Errorf("asked for %v", f.evictions)
 	}
-	f.add(t, "c1", append(objects, &policyv1.PodDisruptionBudget{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "prod", Name: "alone"}, Spec: policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "alone"}}},
-		Status: policyv1.PodDisruptionBudgetStatus{DesiredHealthy: 3, CurrentHealthy: 3, Conditions: []metav1.Condition{{
-			Type: policyv1.DisruptionAllowedCondition, Status: metav1.ConditionFalse, Reason: policyv1.InsufficientPodsReason, LastTransitionTime: before(20 * time.Minute),
-		}}},
-	})...)
-	f.answers["prod/alone-0"] = denied("The disruption budget alone needs 3 healthy pods and has 3 currently")
+}
+
+// TestExplainOthers: who else than a budget of the mesh keeps a pod, since when, and what would free it.
+func TestExplainOthers(t *testing.T) {
+	nativeBudget := func(name string, healthy, expected int32) *policyv1.PodDisruptionBudget {
+		return &policyv1.PodDisruptionBudget{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "prod", Name: name}, Spec: policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}}},
+			Status: policyv1.PodDisruptionBudgetStatus{DesiredHealthy: 3, CurrentHealthy: healthy, ExpectedPods: expected, Conditions: []metav1.Condition{{
+				Type: policyv1.DisruptionAllowedCondition, Status: metav1.ConditionFalse, Reason: policyv1.InsufficientPodsReason, LastTransitionTime: before(20 * time.Minute),
+			}}},
+		}
+	}
+	three := intstr.FromInt32(3)
+	many := nativeBudget("many", 3, 3)
+	many.Spec.MinAvailable = &three
+	f := newFleet(t)
+	f.order = []string{"c1"}
+	kube := f.add(t, "c1", installed(t, "c1", budgetOf(), serviceOf("db"), nativeBudget("alone", 2, 4), nativeBudget("whole", 3, 3), many, podOf("many-0", "many", "n1"),
+		podOf("db-0", "db", "n1"), podOf("alone-0", "alone", "n1"), podOf("whole-0", "whole", "n1"), podOf("none-0", "none", "n1"), podOf("web-0", "web", "n1"), podOf("old-0", "old", "n1"))...).Kube.(*kubefake.Clientset)
+	f.answers["prod/db-0"] = denied("evicting db-0 gives way to db-7 in cluster c2, which has waited longer for budget prod/db to have 8 of 9 pods available and is about to be asked for again")
+	f.answers["prod/alone-0"] = denied("The disruption budget alone needs 3 healthy pods and has 2 currently")
+	f.answers["prod/whole-0"] = denied("The disruption budget whole needs 3 healthy pods and has 3 currently")
+	f.answers["prod/many-0"] = denied("The disruption budget many needs 3 healthy pods and has 3 currently")
+	f.answers["prod/none-0"] = denied("not on a Friday")
 	f.answers["prod/web-0"] = apierrors.NewInternalError(errNoServer)
 	f.answers["prod/old-0"] = apierrors.NewInternalError(wrap("failed calling webhook \"evictions.meshpdb.io\": failed to call webhook: connection refused"))
-	f.wantGolden(t, "explain-others", "explain alone-0", "explain web-0", "explain old-0")
+	f.wantGolden(t, "explain-others", "explain db-0", "explain alone-0", "explain whole-0", "explain many-0", "explain none-0", "explain web-0", "explain old-0", "explain alone-0 -o jsonpath={.podDisruptionBudgets}")
+	kube.PrependReactor("list", "poddisruptionbudgets", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewForbidden(policyv1.Resource("poddisruptionbudgets"), "", wrap("you may not"))
+	})
+	f.wantGolden(t, "explain-unread", "explain alone-0")
 }
 
 type wrap string
@@ -114,7 +136,7 @@ func TestPlanDrain(t *testing.T) {
 		podOf("db-0", "db", "m1"), podOf("web-0", "web", "m1"), podOf("agent-0", "agent", "m1", daemon), podOf("idle-0", "idle", "n1"),
 		&policyv1.PodDisruptionBudget{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "prod", Name: "web"}, Spec: policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}},
-			Status: policyv1.PodDisruptionBudgetStatus{DesiredHealthy: 2, CurrentHealthy: 2, Conditions: []metav1.Condition{{
+			Status: policyv1.PodDisruptionBudgetStatus{DesiredHealthy: 2, CurrentHealthy: 2, ExpectedPods: 3, Conditions: []metav1.Condition{{
 				Type: policyv1.DisruptionAllowedCondition, Status: metav1.ConditionFalse, Reason: policyv1.InsufficientPodsReason, LastTransitionTime: before(20 * time.Minute),
 			}}},
 		})

@@ -11,7 +11,6 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/kubectl/pkg/util/completion"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
@@ -64,6 +63,8 @@ type explanation struct {
 	Budgets []hold.Report `json:"budgets"`
 	// Native are this cluster's PodDisruptionBudgets of the pod that allow nothing.
 	Native []native `json:"podDisruptionBudgets,omitempty"`
+	// NativeUnread says why those could not be read.
+	NativeUnread string `json:"podDisruptionBudgetsUnread,omitempty"`
 }
 
 func (o *explainOptions) run(ctx context.Context, args []string) error {
@@ -79,7 +80,7 @@ func (o *explainOptions) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	e, err := c.explainPod(ctx, name)
+	e, err := o.explainPod(ctx, c, name)
 	if err != nil {
 		return err
 	}
@@ -109,7 +110,7 @@ func podName(arg string) (string, error) {
 	return name, nil
 }
 
-func (c *Cluster) explainPod(ctx context.Context, name string) (*explanation, error) {
+func (o *explainOptions) explainPod(ctx context.Context, c *Cluster, name string) (*explanation, error) {
 	pod, err := c.Kube.CoreV1().Pods(c.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return nil, err
@@ -126,37 +127,15 @@ func (c *Cluster) explainPod(ctx context.Context, name string) (*explanation, er
 	for _, b := range covering {
 		e.Budgets = append(e.Budgets, hold.Of(b))
 	}
-	e.Sentence, err = refusal(c.DryRunEvict(ctx, c.Namespace, name))
-	e.Allowed = e.Sentence == ""
-	if !e.Allowed && err == nil {
-		e.Native = c.exhausted(ctx, pod)
+	if e.Sentence, err = refusal(c.DryRunEvict(ctx, c.Namespace, name)); err != nil {
+		return nil, o.unanswered(ctx, c, name, err)
 	}
-	return e, err
-}
-
-// native is a PodDisruptionBudget that allows nothing.
-type native struct {
-	Name    string       `json:"name"`
-	Healthy int32        `json:"currentHealthy"`
-	Desired int32        `json:"desiredHealthy"`
-	Since   *metav1.Time `json:"since,omitempty"`
-}
-
-// exhausted are the PodDisruptionBudgets of a pod that allow nothing; none if they may not be read.
-func (c *Cluster) exhausted(ctx context.Context, pod *corev1.Pod) []native {
-	list, err := c.Kube.PolicyV1().PodDisruptionBudgets(pod.Namespace).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil
-	}
-	var all []native
-	for i := range list.Items {
-		b := &list.Items[i]
-		selector, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
-		if err == nil && selector.Matches(labels.Set(pod.Labels)) && b.Status.DisruptionsAllowed <= 0 {
-			all = append(all, native{b.Name, b.Status.CurrentHealthy, b.Status.DesiredHealthy, allowedSince(b)})
+	if e.Allowed = e.Sentence == ""; !e.Allowed {
+		if e.Native, err = c.exhausted(ctx, pod); err != nil {
+			e.NativeUnread = err.Error()
 		}
 	}
-	return all
+	return e, nil
 }
 
 // free says why nothing holds a pod; empty if its budgets are asked.
@@ -179,9 +158,6 @@ func refusal(err error) (string, error) {
 		return "", nil
 	}
 	if !apierrors.IsTooManyRequests(err) {
-		if strings.Contains(err.Error(), "failed calling webhook") {
-			return "", fmt.Errorf("%w\nNobody answers for budgets in this cluster, so evictions fail until its controllers do. What is wrong with them: kubectl meshpdb doctor", err)
-		}
 		return "", err
 	}
 	var status apierrors.APIStatus
@@ -207,18 +183,7 @@ func (o *explainOptions) tell(e *explanation) error {
 			}
 			o.holders(say, r, "")
 		}
-		for _, n := range e.Native {
-			since := ""
-			if n.Since != nil {
-				since = " since " + hold.Ago(*n.Since, now)
-			}
-			say.say("\nPodDisruptionBudget %s/%s, which counts this cluster only, allows nothing%s: it needs %d healthy pods and has %d.", e.Namespace, n.Name, since, n.Desired, n.Healthy)
-			say.say("  What would free it: more healthy pods in this cluster, or a change of it.")
-			say.say("  To change it: kubectl edit poddisruptionbudget %s -n %s%s", n.Name, e.Namespace, o.contextFlag())
-		}
-		if len(e.Budgets)+len(e.Native) == 0 {
-			say.say("\nNo MeshPodDisruptionBudget covers it: this is a PodDisruptionBudget's answer, or another webhook's.\nTo see what the PodDisruptionBudgets allow: kubectl get poddisruptionbudgets -n %s%s", e.Namespace, o.contextFlag())
-		}
+		o.others(say, e)
 		return say.err
 	}
 	switch {

@@ -209,7 +209,7 @@ func (o *planOptions) gather(ctx context.Context, c *Cluster, nodes []string, pl
 			return p, fmt.Errorf("decode PodDisruptionBudget %s: %w", name, err)
 		}
 		natives[name] = selector
-		p.natives = append(p.natives, drainplan.Native{Context: c.Context, Name: name, Allowed: n.Status.DisruptionsAllowed, Healthy: n.Status.CurrentHealthy, Desired: n.Status.DesiredHealthy, Since: allowedSince(&n)})
+		p.natives = append(p.natives, drainplan.Native{Context: c.Context, Name: name, Allowed: n.Status.DisruptionsAllowed, Healthy: n.Status.CurrentHealthy, Desired: n.Status.DesiredHealthy, Since: allowedSince(&n), Frees: nativeFrees(&n)})
 	}
 	covering := newCoverage(c)
 	for _, node := range nodes {

@@ -41,6 +41,8 @@ type Native struct {
 	Allowed, Healthy, Desired int32
 	// Since is when it began to allow something, or nothing; none if its status does not tell.
 	Since *metav1.Time
+	// Frees says what would let it allow something again.
+	Frees string
 }
 
 func allowsNothing(since *metav1.Time, now time.Time) string {
@@ -268,7 +270,7 @@ func (p *planner) limits(pod Pod) []limit {
 					key: "native " + n.Context + " " + n.Name, name: fmt.Sprintf("PodDisruptionBudget %s of %s", n.Name, n.Context), now: n.Allowed, each: max(n.Allowed, 1),
 					words: fmt.Sprintf("PodDisruptionBudget %s of %s allows %d now: it needs %d healthy pods and has %d", n.Name, n.Context, n.Allowed, n.Desired, n.Healthy),
 					held:  allowsNothing(n.Since, p.question.Now),
-					frees: "more healthy pods in " + n.Context,
+					frees: cmp.Or(n.Frees, "more healthy pods") + " in " + n.Context,
 				})
 			}
 		}
