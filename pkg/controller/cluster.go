@@ -48,10 +48,12 @@ func (c *Cluster) SeemsEnded(ctx context.Context, namespace, name, uid string) p
 	switch {
 	case err != nil:
 		return publish.Alive
+	case c.Workload.Running.SawEnd(uid):
+		return publish.Ended
 	case pod == nil || string(pod.UID) != uid:
 		return publish.Missing
 	case pod.DeletionTimestamp != nil:
-		return publish.Terminating
+		return publish.Ended
 	default:
 		return publish.Alive
 	}

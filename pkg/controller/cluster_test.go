@@ -109,6 +109,7 @@ func TestLivePodsAndEnds(t *testing.T) {
 	uncovered := readyPod("n", "uncovered")
 	uncovered.Labels = nil
 	h := newHall(t, globalService("n", "db"), readyPod("n", "p0"), going, uncovered, readyPod("m", "p1"))
+	h.sawEnd = map[string]bool{"n/went": true, "its predecessor that went": true}
 	c := newCluster(h)
 	if _, err := c.LivePods(t.Context()); err == nil {
 		t.Error("no budget is known yet, and that was taken for none")
@@ -119,7 +120,8 @@ func TestLivePodsAndEnds(t *testing.T) {
 		seems    publish.Sight
 	}{
 		{"p0", "n/p0", false, publish.Alive}, {"p0", "its predecessor", true, publish.Missing},
-		{"going", "n/going", true, publish.Terminating}, {"gone", "n/gone", true, publish.Missing},
+		{"going", "n/going", true, publish.Ended}, {"gone", "n/gone", true, publish.Missing},
+		{"went", "n/went", true, publish.Ended}, {"p0", "its predecessor that went", true, publish.Ended},
 	} {
 		ended, err := c.Ended(t.Context(), "n", row.pod, row.uid)
 		if seems := c.SeemsEnded(t.Context(), "n", row.pod, row.uid); err != nil || ended != row.want || seems != row.seems {

@@ -36,6 +36,8 @@ import (
 type hall struct {
 	client.WithWatch
 	calls []string
+	// sawEnd holds the UIDs of the pods that the watch has seen end.
+	sawEnd map[string]bool
 	// before runs at the start of a call, by its first word; its error is the call's.
 	before map[string]func() error
 	events []string
@@ -211,6 +213,8 @@ func (p hallPods) Get(ctx context.Context, namespace, name string) (*corev1.Pod,
 	}
 	return &pod, nil
 }
+
+func (p hallPods) SawEnd(uid string) bool { return p.sawEnd[uid] }
 
 func (p hallPods) Select(ctx context.Context, namespace string, selector map[string]string) ([]corev1.Pod, error) {
 	var list corev1.PodList

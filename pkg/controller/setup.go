@@ -54,7 +54,7 @@ func (k *Kicks) Kick(subject string) {
 
 // kickDelay gathers what changes in the views together: one decision elsewhere is
 // a handful of changes, and none of them is worth a reconcile of its own.
-const kickDelay = 50 * time.Millisecond
+const kickDelay = 150 * time.Millisecond
 
 // Run forwards kicks until ctx ends.
 func (k *Kicks) Run(ctx context.Context) error {

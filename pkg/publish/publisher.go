@@ -74,9 +74,9 @@ type Sight uint8
 const (
 	// Alive: it is there, as far as the informer has heard.
 	Alive Sight = iota + 1
-	// Terminating: it is on its way out, which is never taken back.
-	Terminating
-	// Missing: it is gone, or the informer has not heard of it yet.
+	// Ended: it is on its way out or gone, which is never taken back.
+	Ended
+	// Missing: the informer does not know it. It is gone, or has not been heard of yet.
 	Missing
 )
 
@@ -110,9 +110,11 @@ const (
 	restoreTimeout = time.Minute
 	// aliveInterval is well below the marker's time to live.
 	aliveInterval = 2 * time.Second
-	// tidyInterval is how soon a claim is dropped whose pod has ended: at leisure,
-	// since it costs no budget any more, and several share a write.
+	// tidyInterval is how often claims are looked at whose time may have come.
 	tidyInterval = time.Second
+	// dropInterval lies between two writes that drop the claims of pods that have ended: at leisure, since they cost no
+	// budget any more. Each such write may cross one of a replica that decides, and cost it a second try.
+	dropInterval = 4 * time.Second
 	// startPatience is how long reconciles wait for the first instance: they would
 	// compete for the API server with what brings it into service.
 	startPatience = 15 * time.Second

@@ -329,7 +329,7 @@ func TestNoPodIsAvailableBeforeItWasSeenAlive(t *testing.T) {
 
 // end lets the pod of a claim end, for everybody.
 func (s *site) end(uid string) {
-	s.edit(func() { delete(s.alive, uid); s.seen[uid] = Terminating })
+	s.edit(func() { delete(s.alive, uid); s.seen[uid] = Ended })
 }
 
 // R9: whatever an informer that is behind says later.

@@ -46,6 +46,8 @@ type tidier struct {
 	tombstones *claim.Tombstones
 	// generation in which a claim's pod is shown as ended.
 	generation map[string]uint64
+	// dropped is when claims were dropped last.
+	dropped time.Time
 	// missing is since when a registered instance is not configured.
 	missing map[string]time.Time
 	// agreed are the configured instances that the registry was in line with when
@@ -113,6 +115,9 @@ func (t *tidier) bury(ctx context.Context, claims []claim.Claim) {
 			ended = append(ended, c)
 		}
 	}
+	if time.Since(t.dropped) < dropInterval {
+		return
+	}
 	shown := t.shownBy()
 	// What is not shown yet need not be looked up in the registry.
 	if !slices.ContainsFunc(ended, func(c claim.Claim) bool { return shown.everywhere(t.generation[c.ID]) }) {
@@ -133,21 +138,24 @@ func (t *tidier) bury(ctx context.Context, claims []claim.Claim) {
 	}
 	droppable := t.tombstones.Droppable()
 	drop := slices.DeleteFunc(ended, func(c claim.Claim) bool { return !slices.Contains(droppable, c.ID) })
+	if len(drop) > 0 {
+		t.dropped = time.Now()
+	}
 	for _, c := range t.end(ctx, drop, "dropped the claim of a pod that has ended", t.config.Ledger.Drop) {
 		t.tombstones.Forget(c.ID)
 		delete(t.generation, c.ID)
 	}
 }
 
-// hasEnded reports whether a pod is terminating or gone. That the informer shows
-// it terminating is proof enough, for that is never taken back; that it
+// hasEnded reports whether a pod is terminating or gone. That the informer has seen
+// it end is proof enough, for that is never taken back; that it
 // does not show it at all may mean that it is behind, and is confirmed by a quorum read.
 func (t *tidier) hasEnded(ctx context.Context, c claim.Claim) bool {
 	if _, known := t.generation[c.ID]; known {
 		return true
 	}
 	switch t.config.Workload.SeemsEnded(ctx, c.Namespace, c.Pod, c.UID) {
-	case Terminating:
+	case Ended:
 	case Missing:
 		if ended, err := t.config.Workload.Ended(ctx, c.Namespace, c.Pod, c.UID); err != nil || !ended {
 			return false

@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -153,6 +154,24 @@ func TestTombstonesStayUntilTheEndIsShownEverywhere(t *testing.T) {
 			pass(2 * time.Second)
 			calls := s.taken("Ended", "Drop")
 			expect(t, "calls", calls, []string{"Ended p0", "Drop x"})
+		})
+	})
+	t.Run("several share a write", func(t *testing.T) {
+		s := setUp()
+		s.ledger.Claims = append(s.ledger.Claims, grantedClaim("y", "p1"), grantedClaim("z", "p2"))
+		s.play(t, func(t *testing.T, p *Publisher) {
+			s.end("p0")
+			pass(2 * time.Second)
+			expect(t, "the first one at once", s.taken("Drop"), []string{"Drop x"})
+			s.end("p1")
+			pass(1500 * time.Millisecond)
+			s.end("p2")
+			pass(time.Second)
+			expect(t, "too early", s.taken("Drop"), []string{})
+			pass(2 * time.Second)
+			dropped := s.taken("Drop")
+			slices.Sort(dropped)
+			expect(t, "together", dropped, []string{"Drop y", "Drop z"})
 		})
 	})
 	for name, how := range map[string]func(context.Context) error{"cannot be written": fail, "does not answer": hang} {

@@ -129,6 +129,8 @@ func (p stagePods) Get(ctx context.Context, namespace, name string) (*corev1.Pod
 	return &pod, nil
 }
 
+func (p stagePods) SawEnd(string) bool { return false }
+
 func (p stagePods) Select(ctx context.Context, namespace string, selector map[string]string) ([]corev1.Pod, error) {
 	var list corev1.PodList
 	err := p.List(ctx, &list, client.InNamespace(namespace), client.MatchingLabels(selector))

@@ -19,9 +19,11 @@ type informer struct {
 	// heard is how many sightings, specs and ledgers have arrived.
 	sightings, specs, ledgers int
 	pods                      map[string]sighting
-	versions                  []spec
-	ledger                    *v1alpha1.DisruptionLedger
-	busy                      bool
+	// ended are the pods that it has heard to end.
+	ended    map[string]bool
+	versions []spec
+	ledger   *v1alpha1.DisruptionLedger
+	busy     bool
 }
 
 // informSoon lets the process hear of what is new.
@@ -74,6 +76,9 @@ func (p *process) hear(sightings, specs, ledgers int) {
 }
 
 func (in *informer) take(s sighting) {
+	if s.gone || s.terminating {
+		in.ended[s.pod.uid] = true
+	}
 	if !s.gone {
 		in.pods[s.pod.name] = s
 	} else if in.pods[s.pod.name].pod == s.pod {
@@ -86,7 +91,7 @@ func (in *informer) take(s sighting) {
 // without a version by what is durable.
 func (p *process) list() {
 	c, behind := p.cluster, p.world.rand.IntN(3) == 0
-	p.informer.pods = map[string]sighting{}
+	p.informer.pods, p.informer.ended = map[string]sighting{}, map[string]bool{}
 	from := func(all int) int {
 		cached := all
 		if behind && all > 0 {

@@ -64,10 +64,12 @@ func (w reports) SeemsEnded(_ context.Context, _, name, uid string) publish.Sigh
 	defer w.informer.mu.Unlock()
 	seen, known := w.informer.pods[name]
 	switch {
+	case w.informer.ended[uid]:
+		return publish.Ended
 	case !known || seen.pod.uid != uid:
 		return publish.Missing
 	case seen.terminating:
-		return publish.Terminating
+		return publish.Ended
 	default:
 		return publish.Alive
 	}

@@ -37,6 +37,7 @@ type Pods struct {
 
 	mu         sync.RWMutex
 	namespaces map[string]*podsOf
+	ends       ends
 	listeners  []func(namespace string, labels map[string]string)
 }
 
@@ -131,6 +132,13 @@ func (p *Pods) Get(_ context.Context, namespace, name string) (*corev1.Pod, erro
 		return nil, nil
 	}
 	return in.byName[name].pod(), nil
+}
+
+// SawEnd implements PodReader. What a list lacks is not seen to end: it may be from before the pod.
+func (p *Pods) SawEnd(uid string) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.ends.has(uid)
 }
 
 // Select returns the pods that have all pairs of a selector, by name and without
@@ -345,6 +353,9 @@ func (s podStore) Update(o any) error {
 	}
 	s.pods.mu.Lock()
 	old := s.pods.put(r)
+	if r.deleted != 0 {
+		s.pods.ends.remember(r.uid)
+	}
 	s.pods.mu.Unlock()
 	s.pods.tell(old, r)
 	return nil
@@ -358,6 +369,7 @@ func (s podStore) Delete(o any) error {
 	}
 	s.pods.mu.Lock()
 	old := s.pods.drop(r.namespace.Value(), r.name)
+	s.pods.ends.remember(r.uid)
 	s.pods.mu.Unlock()
 	if old != nil {
 		s.pods.tell(old, nil)

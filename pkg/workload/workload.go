@@ -35,6 +35,9 @@ type Workload struct {
 // PodReader reads pods from memory; Pods is one. An error means that they are
 // not known, nil that there is none.
 type PodReader interface {
+	// SawEnd reports whether the watch has shown the pod with this UID terminating or deleted. That is
+	// never taken back; false means nothing: only the last ones are remembered.
+	SawEnd(uid string) bool
 	Get(ctx context.Context, namespace, name string) (*corev1.Pod, error)
 	Select(ctx context.Context, namespace string, selector map[string]string) ([]corev1.Pod, error)
 }
