@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
@@ -101,13 +102,16 @@ func (w *Workload) service() *corev1.Service {
 // Labels of the pods.
 func (w *Workload) Labels() map[string]string { return map[string]string{"app": w.Name} }
 
+// gracePeriod of the pods in seconds. How long they take to stop is the sandbox's to say; but the namespace controller
+// looks again only after half of it when pods remain.
+const gracePeriod = 2
+
 // Template of the pods.
 func (w *Workload) Template() corev1.PodTemplateSpec {
-	grace := int64(30)
 	return corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: w.Labels()},
 		Spec: corev1.PodSpec{
-			TerminationGracePeriodSeconds: &grace,
+			TerminationGracePeriodSeconds: ptr.To[int64](gracePeriod),
 			Containers:                    []corev1.Container{{Name: w.Name, Image: "registry.k8s.io/pause:3.10"}},
 			TopologySpreadConstraints: []corev1.TopologySpreadConstraint{{
 				MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway,
