@@ -26,6 +26,10 @@ type informer struct {
 	busy     bool
 }
 
+// longestLag is how far an informer falls behind at most, while its process runs. The judge gives a change of a
+// budget publicationLag to become known, and its cluster can only tell of what it has heard itself.
+const longestLag = publicationLag / 2
+
 // informSoon lets the process hear of what is new.
 func (p *process) informSoon() {
 	in := &p.informer
@@ -34,7 +38,7 @@ func (p *process) informSoon() {
 	}
 	in.busy = true
 	w := p.world
-	delay := w.delay(w.InformerLag)
+	delay := min(w.delay(w.InformerLag), longestLag)
 	if hung := p.hungUntil - w.now(); hung > 0 {
 		delay += hung
 	}
