@@ -7,6 +7,9 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,8 +19,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
 	kubefake "k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/component-helpers/auth/rbac/validation"
+	"sigs.k8s.io/yaml"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/plugin/checkup"
@@ -85,6 +91,43 @@ func installed(t *testing.T, cluster string, more ...runtime.Object) []runtime.O
 		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: roster.ConfigMap}, Data: data},
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "prod", Labels: map[string]string{v1alpha1.NamespaceLabel: "true"}}},
 	)
+}
+
+// TestDocumentedRole: docs/kubectl.md has a role with which the doctor may do what it does.
+func TestDocumentedRole(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "kubectl.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var role rbacv1.ClusterRole
+	for _, part := range strings.Split(string(text), "```yaml\n") {
+		if manifest, _, _ := strings.Cut(part, "```"); strings.Contains(manifest, "name: meshpdb-doctor") {
+			if err := yaml.UnmarshalStrict([]byte(manifest), &role); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	f := newFleet(t)
+	f.order = []string{"c1"}
+	c := f.add(t, "c1", installed(t, "c1", budgetOf(), serviceOf("db"), podOf("db-0", "db", "n1"))...)
+	if _, stderr, code := f.call(t, "doctor"); code != 0 {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	done := append(c.Kube.(*kubefake.Clientset).Actions(), c.Dynamic.(*dynamicfake.FakeDynamicClient).Actions()...)
+	done = append(done, clienttesting.NewCreateSubresourceAction(corev1.SchemeGroupVersion.WithResource("pods"), "db-0", "eviction", "prod", nil))
+	for _, a := range done {
+		resource := a.GetResource().Resource
+		if a.GetSubresource() != "" {
+			resource += "/" + a.GetSubresource()
+		}
+		need := rbacv1.PolicyRule{APIGroups: []string{a.GetResource().Group}, Resources: []string{resource}, Verbs: []string{a.GetVerb()}}
+		if covered, _ := validation.Covers(role.Rules, []rbacv1.PolicyRule{need}); !covered {
+			t.Errorf("the role does not let it %s %s", a.GetVerb(), resource)
+		}
+	}
+	if len(done) < 10 {
+		t.Errorf("it did only %v", done)
+	}
 }
 
 func TestDoctor(t *testing.T) {

@@ -204,7 +204,7 @@ var faults = map[string]struct {
 	"the webhook is not known":  {probe(answer(500, metav1.StatusReasonInternalError, `failed calling webhook "x": tls: failed to verify certificate: x509: certificate signed by unknown authority`)), Error, Webhook, "x509|do not fit"},
 	"the webhook hangs":         {probe(answer(500, metav1.StatusReasonInternalError, `failed calling webhook "x": context deadline exceeded`)), Error, Webhook, "deadline|no path"},
 	"no webhook service":        {probe(answer(500, metav1.StatusReasonInternalError, `failed calling webhook "x": service "meshpdb-webhook" not found`)), Error, Webhook, "not found|Service of the webhook is missing"},
-	"evictions are forbidden":   {probe(apierrors.NewForbidden(schema.GroupResource{Resource: "pods/eviction"}, "db-0", errors.New("no"))), Unchecked, Webhook, "forbidden|pods/eviction"},
+	"evictions are forbidden":   {probe(apierrors.NewForbidden(schema.GroupResource{Resource: "pods/eviction"}, "db-0", errors.New("no"))), Unchecked, Webhook, "forbidden|auth can-i create pods --subresource=eviction"},
 	"another answer":            {probe(errors.New("no route")), Error, Webhook, "failed: no route|mend"},
 	"429 of somebody else":      {probe(answer(429, metav1.StatusReasonTooManyRequests, "slow down")), Error, Webhook, "slow down|mend"},
 

@@ -208,7 +208,7 @@ func (f Facts) probe(passed map[Check]string) []Finding {
 		passed[Webhook] = fmt.Sprintf("a dry-run eviction of %s was answered within %s", p.Pod, max(p.Took, time.Millisecond).Round(time.Millisecond))
 		return nil
 	case apierrors.IsForbidden(p.Err):
-		return []Finding{unchecked(Webhook, p.Err, "have somebody allow you to create pods/eviction (nothing is evicted, it is a dry-run), and see: kubectl auth can-i create pods/eviction")}
+		return []Finding{unchecked(Webhook, p.Err, "have somebody allow you to create pods/eviction (nothing is evicted, it is a dry-run), and see: kubectl auth can-i create pods --subresource=eviction")}
 	case strings.Contains(p.Err.Error(), "failed calling webhook"):
 		finding.Level = Error
 		finding.Message = fmt.Sprintf("the API server does not reach it: %v", p.Err)
