@@ -249,7 +249,7 @@ func healing(t *testing.T, limit time.Duration, w *scenario.Workload, clusters [
 	grants := make([]time.Time, len(clusters))
 	var callers sync.WaitGroup
 	for i, c := range clusters {
-		callers.Go(func() { grants[i] = firstGrant(t.Context(), w, c) })
+		callers.Go(func() { grants[i] = firstGrant(t.Context(), max(limit, giveUp), w, c) })
 	}
 	if err := heal(); err != nil {
 		t.Error(err)
@@ -260,7 +260,7 @@ func healing(t *testing.T, limit time.Duration, w *scenario.Workload, clusters [
 	var each []string
 	for i, c := range clusters {
 		if grants[i].IsZero() {
-			t.Fatalf("%s in %s: nothing was granted within %s of healing", w.Namespace, c.Name, giveUp)
+			t.Fatalf("%s in %s: nothing was granted within %s of healing", w.Namespace, c.Name, max(limit, giveUp))
 		}
 		after := max(0, grants[i].Sub(healed))
 		each = append(each, fmt.Sprintf("%s %s", c.Name, after.Round(time.Millisecond)))
@@ -273,9 +273,9 @@ func healing(t *testing.T, limit time.Duration, w *scenario.Workload, clusters [
 	return r
 }
 
-// firstGrant asks until something is granted and returns when; zero if never.
-func firstGrant(ctx context.Context, w *scenario.Workload, c *scenario.Cluster) time.Time {
-	ctx, cancel := context.WithTimeout(ctx, giveUp)
+// firstGrant asks until something is granted and returns when; zero if never within a limit.
+func firstGrant(ctx context.Context, limit time.Duration, w *scenario.Workload, c *scenario.Cluster) time.Time {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
 		if a, ok := ask(ctx, w, c); ok && a.err == nil {

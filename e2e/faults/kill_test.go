@@ -212,7 +212,7 @@ func TestExporterDies(t *testing.T) {
 		granted(t, mesh.relative, cluster(3))
 	}
 	must(t, mesh.relative.AwaitReady(t.Context()))
-	sentence := refused(t, mesh.relative, cluster(1), "c3 0/3)")
+	sentence := refused(t, mesh.relative, cluster(1), "c3 0/3, 3 not in Cilium's endpoints)")
 	// In c3 itself they may go: what does not count costs nothing.
 	never(t, mesh.relative, 2*time.Second, mesh.clusters[:2]...)
 	r := healing(t, restartLimit, mesh.relative, mesh.clusters, func() error { return instance.StartExporter(t.Context()) })

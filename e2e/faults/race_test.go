@@ -83,7 +83,7 @@ func TestRandomFaults(t *testing.T) {
 	r.judge(t, all, seed)
 	// Nothing may be left stuck.
 	for _, w := range all {
-		healing(t, 20*time.Second, w.Workload, mesh.clusters, func() error { return nil })
+		healing(t, exporterLimit, w.Workload, mesh.clusters, func() error { return nil })
 	}
 }
 
@@ -145,6 +145,11 @@ func (r *race) inject(ctx context.Context, t *testing.T, random *rand.Rand, kind
 		}
 	}
 }
+
+// exporterLimit is when Cilium exports again what has become of the pods of a cluster whose API server was down: its
+// reflectors come back within a back-off of 30 s and as much of jitter (client-go's tools/cache/reflector.go). Until then
+// such pods do not count.
+const exporterLimit = 70 * time.Second
 
 // searchTime is how long the search for an order may take between two quiet points.
 const searchTime = 20 * time.Second

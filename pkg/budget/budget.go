@@ -141,6 +141,8 @@ type Pod struct {
 	// Available: Ready, not terminating, and not contradicted by Cilium's
 	// exported endpoints.
 	Available bool
+	// Unexported: not available only because Cilium's exported endpoints do not have it (yet).
+	Unexported bool
 	// Terminating: on its way out, whoever asked for that.
 	Terminating bool
 	// Claim is the strongest claim on the pod.

@@ -17,7 +17,7 @@ var (
 )
 
 // cluster reads "c1 3 ++-g": name, expected count, and one letter a pod: + available,
-// - not, g granted, h pending and first, l pending and later, G granted but no longer available, t terminating.
+// - not, g granted, h pending and first, l pending and later, G granted but no longer available, t terminating, x not exported.
 // "c1 !reason" is an unread cluster.
 func cluster(text string, view []string, bounds ...Bound) Cluster {
 	name, rest, _ := strings.Cut(text, " ")
@@ -31,7 +31,7 @@ func cluster(text string, view []string, bounds ...Bound) Cluster {
 		panic(err)
 	}
 	for i, l := range letters {
-		p := Pod{UID: fmt.Sprintf("%s-%d", name, i), Available: !strings.ContainsRune("-Gt", l), Terminating: l == 't'}
+		p := Pod{UID: fmt.Sprintf("%s-%d", name, i), Available: !strings.ContainsRune("-Gtx", l), Terminating: l == 't', Unexported: l == 'x'}
 		switch l {
 		case 'g', 'G':
 			p.Claim = Granted
@@ -68,6 +68,7 @@ func TestDecideSaysWhy(t *testing.T) {
 		{max1, []string{"c1 3 +++", "c2 3 ++g"}, "deny InsufficientPods: evicting db-0 would leave 4 of 6 pods available, budget prod/db needs 5 (maxUnavailable 1; c1 3/3; c2 2/3, 1 in flight)"},
 		{max1, []string{"c1 3 +++", "c2 3 ++h"}, "deny InsufficientPods: evicting db-0 would leave 4 of 6 pods available, budget prod/db needs 5 (maxUnavailable 1; c1 3/3; c2 3/3, 1 being decided)"},
 		{max1, []string{"c1 3 +++", "c2 3 ++l"}, "wait InsufficientPods: evicting db-0 would leave 5 of 6 pods available, budget prod/db needs 5 (maxUnavailable 1; c1 3/3; c2 3/3, 1 being decided)"},
+		{max1, []string{"c1 3 +++", "c2 3 ++x"}, "deny InsufficientPods: evicting db-0 would leave 4 of 6 pods available, budget prod/db needs 5 (maxUnavailable 1; c1 3/3; c2 2/3, 1 not in Cilium's endpoints)"},
 		{max1, []string{"c1 3 +++", "c2 !connection refused"}, "deny ClusterNotRead: budget prod/db with maxUnavailable 1 cannot be decided without cluster c2 (connection refused)"},
 		{min2, []string{"c1 3 +++", "c2 !connection refused"}, "allow SufficientPods: evicting db-0 leaves 2 of 3 pods available, budget prod/db needs 2 (minAvailable 2; c1 3/3; c2 not read: connection refused)"},
 		{min5, []string{"c1 3 +++", "c2 !connection refused"}, "deny ClusterNotRead: evicting db-0 would leave 2 pods provably available, budget prod/db needs 5 (minAvailable 5), and cluster c2 (connection refused) counts as 0"},

@@ -133,7 +133,7 @@ func detail(c Cluster) (row string, whole bool) {
 	if c.Unread != "" {
 		return fmt.Sprintf("%s not read: %s", c.Name, c.Unread), false
 	}
-	var available, inFlight, waiting int
+	var available, inFlight, waiting, unexported int
 	for _, p := range c.Pods {
 		switch {
 		case p.Claim == Granted || p.Terminating:
@@ -143,6 +143,8 @@ func detail(c Cluster) (row string, whole bool) {
 			if p.Claim == PendingHigher || p.Claim == PendingLower {
 				waiting++
 			}
+		case p.Unexported:
+			unexported++
 		}
 	}
 	whole = available >= c.Expected && inFlight == 0 && waiting == 0
@@ -152,6 +154,10 @@ func detail(c Cluster) (row string, whole bool) {
 	}
 	if waiting > 0 {
 		row += fmt.Sprintf(", %d being decided", waiting)
+	}
+	if unexported > 0 {
+		// Its cluster calls it available, so that whoever looks there must learn why it does not count.
+		row += fmt.Sprintf(", %d not in Cilium's endpoints", unexported)
 	}
 	return row, whole
 }

@@ -44,6 +44,8 @@ type Pod struct {
 	UID string
 	// Available: ready, not terminating, not contradicted by exported endpoints.
 	Available bool
+	// Unexported: available but for the exported endpoints; for people only.
+	Unexported bool
 	// Terminating: on its way out; for people only.
 	Terminating bool
 }
@@ -97,7 +99,7 @@ func cluster(name string, s Snapshot, claims map[string]budget.Claim) budget.Clu
 		c.Unread = r.Undecided
 	}
 	for _, p := range r.Pods {
-		c.Pods = append(c.Pods, budget.Pod{UID: p.UID, Available: p.Available, Terminating: p.Terminating, Claim: claims[p.UID]})
+		c.Pods = append(c.Pods, budget.Pod{UID: p.UID, Available: p.Available, Unexported: p.Unexported, Terminating: p.Terminating, Claim: claims[p.UID]})
 	}
 	return c
 }

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -267,14 +268,11 @@ func (r *records) report(name string, ref BudgetRef, b wire.Budget, serving func
 		}
 	}
 	for uid, p := range r.pods[name] {
-		available := p.Unavailable == wire.Available
-		if addresses != nil && available {
-			available = false
-			for _, ip := range p.IPs {
-				available = available || addresses[ip]
-			}
-		}
-		report.Pods = append(report.Pods, claim.Pod{UID: uid, Available: available, Terminating: p.Unavailable == wire.Terminating})
+		ready := p.Unavailable == wire.Available
+		exported := addresses == nil || slices.ContainsFunc(p.IPs, func(ip string) bool { return addresses[ip] })
+		report.Pods = append(report.Pods, claim.Pod{
+			UID: uid, Available: ready && exported, Unexported: ready && !exported, Terminating: p.Unavailable == wire.Terminating,
+		})
 	}
 	return report
 }

@@ -132,8 +132,11 @@ func reportText(r claim.Report) string {
 	var pods []string
 	for _, p := range r.Pods {
 		sign := "-"
-		if p.Available {
+		switch {
+		case p.Available:
 			sign = "+"
+		case p.Unexported:
+			sign = "~"
 		}
 		pods = append(pods, p.UID+sign)
 	}
@@ -252,12 +255,12 @@ func TestSnapshot(t *testing.T) {
 		{"more than an answer may hold", func(v values) { v[claimsKey+"c-2"], v[claimsKey+"c-3"] = huge, huge },
 			"invalid: its kvstore cannot be read: …larger than max…"},
 
-		{"no slice", func(v values) { delete(v, "cilium/state/endpointslices/v1/c2/shop/db-1") }, dbWith("p-1- p-2- p-3-")},
-		{"one not listed", func(v values) { v.slice("db-1", nil, endpoint("10.2.0.2", "rsT")) }, dbWith("p-1- p-2+ p-3-")},
-		{"not serving", func(v values) { v.slice("db-1", nil, endpoint("10.2.0.1", "RST"), endpoint("10.2.0.2", "rsT")) }, dbWith("p-1- p-2+ p-3-")},
-		{"published although not ready", func(v values) { v.slice("db-1", nil, endpoint("10.2.0.1", "rST"), endpoint("10.2.0.2", "rsT")) }, dbWith("p-1- p-2+ p-3-")},
-		{"terminating, serving", func(v values) { v.slice("db-1", nil, endpoint("10.2.0.1", "Rst"), endpoint("10.2.0.2", "rsT")) }, dbWith("p-1- p-2+ p-3-")},
-		{"terminating, published as ready", func(v values) { v.slice("db-1", nil, endpoint("10.2.0.1", "rst"), endpoint("10.2.0.2", "rsT")) }, dbWith("p-1- p-2+ p-3-")},
+		{"no slice", func(v values) { delete(v, "cilium/state/endpointslices/v1/c2/shop/db-1") }, dbWith("p-1~ p-2~ p-3-")},
+		{"one not listed", func(v values) { v.slice("db-1", nil, endpoint("10.2.0.2", "rsT")) }, dbWith("p-1~ p-2+ p-3-")},
+		{"not serving", func(v values) { v.slice("db-1", nil, endpoint("10.2.0.1", "RST"), endpoint("10.2.0.2", "rsT")) }, dbWith("p-1~ p-2+ p-3-")},
+		{"published although not ready", func(v values) { v.slice("db-1", nil, endpoint("10.2.0.1", "rST"), endpoint("10.2.0.2", "rsT")) }, dbWith("p-1~ p-2+ p-3-")},
+		{"terminating, serving", func(v values) { v.slice("db-1", nil, endpoint("10.2.0.1", "Rst"), endpoint("10.2.0.2", "rsT")) }, dbWith("p-1~ p-2+ p-3-")},
+		{"terminating, published as ready", func(v values) { v.slice("db-1", nil, endpoint("10.2.0.1", "rst"), endpoint("10.2.0.2", "rsT")) }, dbWith("p-1~ p-2+ p-3-")},
 		// Kubernetes: serving decides; ready is what publishNotReadyAddresses bends.
 		{"serving, not ready", func(v values) { v.slice("db-1", nil, endpoint("10.2.0.1", "RsT"), endpoint("10.2.0.2", "rsT")) }, dbWith("p-1+ p-2+ p-3-")},
 		// Kubernetes: a condition that is not set is to be taken for serving.
@@ -272,16 +275,16 @@ func TestSnapshot(t *testing.T) {
 		}, dbWith("p-1+ p-2+ p-3-")},
 		{"another service's slice", func(v values) {
 			v.slice("db-1", func(s *endpointslice.ClusterEndpointSlice) { s.Labels["kubernetes.io/service-name"] = "db2" }, endpoint("10.2.0.1", "rsT"))
-		}, dbWith("p-1- p-2- p-3-")},
+		}, dbWith("p-1~ p-2~ p-3-")},
 		{"slice of other clusters' endpoints", func(v values) {
 			v.slice("db-1", func(s *endpointslice.ClusterEndpointSlice) {
 				s.Labels["endpointslice.kubernetes.io/managed-by"] = "endpointslice-mesh-controller.cilium.io"
 			}, endpoint("10.2.0.1", "rsT"))
-		}, dbWith("p-1- p-2- p-3-")},
+		}, dbWith("p-1~ p-2~ p-3-")},
 		{"another namespace's slice", func(v values) {
 			delete(v, "cilium/state/endpointslices/v1/c2/shop/db-1")
 			v.slice("db-1", func(s *endpointslice.ClusterEndpointSlice) { s.Namespace = "shop2" }, endpoint("10.2.0.1", "rsT"))
-		}, dbWith("p-1- p-2- p-3-")},
+		}, dbWith("p-1~ p-2~ p-3-")},
 		{"undecodable slice", func(v values) { v["cilium/state/endpointslices/v1/c2/shop/other"] = "nonsense" },
 			theClaim + "shop/db: undecided: decode endpoint slice other of c2: …; " + theWeb},
 		{"slices win over services", func(v values) { v.service() }, theClaim + theDB + theWeb},
@@ -295,9 +298,9 @@ func TestSnapshot(t *testing.T) {
 			delete(v, slicesSynced)
 			v.service("10.2.0.1", "10.2.0.2", "10.2.0.3")
 		}, theClaim + theDB + theWeb},
-		{"Cilium 1.19, one absent", func(v values) { v.config(capabilities); v.service("10.2.0.2", "10.2.0.3") }, dbWith("p-1- p-2+ p-3-")},
+		{"Cilium 1.19, one absent", func(v values) { v.config(capabilities); v.service("10.2.0.2", "10.2.0.3") }, dbWith("p-1~ p-2+ p-3-")},
 		{"Cilium 1.19, IPv6", func(v values) { v.config(capabilities); v.service("10.2.0.2", "fd00::1") }, dbWith("p-1+ p-2+ p-3-")},
-		{"Cilium 1.19, no record", func(v values) { v.config(capabilities) }, dbWith("p-1- p-2- p-3-")},
+		{"Cilium 1.19, no record", func(v values) { v.config(capabilities) }, dbWith("p-1~ p-2~ p-3-")},
 		{"Cilium 1.19, undecodable record", func(v values) { v.config(capabilities); v[dbService] = "nonsense" },
 			theClaim + "shop/db: undecided: decode service shop/db of c2: …; " + theWeb},
 		{"Cilium 1.19, services not synced", func(v values) { v.config(capabilities); delete(v, servicesSynced) },
