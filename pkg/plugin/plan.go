@@ -303,6 +303,7 @@ func (o *planOptions) tell(plan drainPlan, several bool) error {
 		if s.Frees != "" && !told[s.Holder] {
 			told[s.Holder] = true
 			say.say("What would free %s: %s.", s.Holder, s.Frees)
+			say.say("  To see it: %s", s.See)
 		}
 	}
 	for _, g := range plan.GivesUp {

@@ -88,6 +88,8 @@ type Step struct {
 	// Holder is the budget or PodDisruptionBudget that blocks it, and Frees what would end that.
 	Holder string `json:"holder,omitempty"`
 	Frees  string `json:"frees,omitempty"`
+	// See is the command that shows the holder.
+	See string `json:"see,omitempty"`
 }
 
 // Plan is the answer.
@@ -150,6 +152,8 @@ type limit struct {
 	// since says when it began to allow nothing, if that is known.
 	name               string
 	held, frees, since string
+	// see is the command that shows it.
+	see string
 }
 
 func (p *planner) step(pod Pod) Step {
@@ -173,13 +177,13 @@ func (p *planner) step(pod Pod) Step {
 	}
 	for _, l := range limits {
 		if l.never {
-			step.Turn, step.Round, step.WaitsFor, step.Holder, step.Frees = Never, 0, joined(l.held+": it can never allow it", l.since), l.name, l.frees
+			step.Turn, step.Round, step.WaitsFor, step.Holder, step.Frees, step.See = Never, 0, joined(l.held+": it can never allow it", l.since), l.name, l.frees, l.see
 			return step
 		}
 	}
 	for _, l := range limits {
 		if l.now <= 0 {
-			step.Turn, step.Round, step.WaitsFor, step.Holder, step.Frees = Blocked, 0, joined(l.words, l.held), l.name, l.frees
+			step.Turn, step.Round, step.WaitsFor, step.Holder, step.Frees, step.See = Blocked, 0, joined(l.words, l.held), l.name, l.frees, l.see
 			return step
 		}
 	}
@@ -242,7 +246,7 @@ func (p *planner) unready(step Step) Step {
 	}
 	for _, name := range step.Budgets {
 		if r := p.question.Budgets[name]; r.Available < r.Desired {
-			step.Turn, step.Round, step.Holder, step.Frees = Blocked, 0, "budget "+name, r.Frees()
+			step.Turn, step.Round, step.Holder, step.Frees, step.See = Blocked, 0, "budget "+name, r.Frees(), step.see("meshpdb status", name)
 			step.WaitsFor = fmt.Sprintf("it is not ready, and budget %s is not met: %d available, it needs %d", name, r.Available, r.Desired)
 			step.WaitsFor = joined(step.WaitsFor, p.held(r))
 		}
@@ -254,7 +258,7 @@ func (p *planner) limits(pod Pod) []limit {
 	var all []limit
 	for _, name := range pod.Budgets {
 		r := p.question.Budgets[name]
-		l := limit{key: name, name: "budget " + name, held: p.held(r), frees: r.Frees(), now: r.Allowed, each: max(r.Expected-r.Desired, 0), words: fmt.Sprintf("budget %s allows %d now: %s, it needs %d (%s)", name, r.Allowed, r.Counted(), r.Desired, r.Bound)}
+		l := limit{key: name, name: "budget " + name, see: pod.see("meshpdb status", name), held: p.held(r), frees: r.Frees(), now: r.Allowed, each: max(r.Expected-r.Desired, 0), words: fmt.Sprintf("budget %s allows %d now: %s, it needs %d (%s)", name, r.Allowed, r.Counted(), r.Desired, r.Bound)}
 		for _, h := range r.HeldBackBy {
 			if h.Reason == hold.Never {
 				l.never, l.held, l.frees, l.since = true, h.Sentence, h.Frees, allowsNothing(r.Since, p.question.Now)
@@ -269,6 +273,7 @@ func (p *planner) limits(pod Pod) []limit {
 				all = append(all, limit{
 					key: "native " + n.Context + " " + n.Name, name: fmt.Sprintf("PodDisruptionBudget %s of %s", n.Name, n.Context), now: n.Allowed, each: max(n.Allowed, 1),
 					words: fmt.Sprintf("PodDisruptionBudget %s of %s allows %d now: it needs %d healthy pods and has %d", n.Name, n.Context, n.Allowed, n.Desired, n.Healthy),
+					see:   pod.see("describe poddisruptionbudget", name),
 					held:  allowsNothing(n.Since, p.question.Now),
 					frees: cmp.Or(n.Frees, "more healthy pods") + " in " + n.Context,
 				})
@@ -276,6 +281,16 @@ func (p *planner) limits(pod Pod) []limit {
 		}
 	}
 	return all
+}
+
+// see is a command about a holder by its namespace/name, in the pod's cluster.
+func (p Pod) see(verb, holder string) string {
+	namespace, name, _ := strings.Cut(holder, "/")
+	command := fmt.Sprintf("kubectl %s %s -n %s", verb, name, namespace)
+	if p.Context != "" {
+		command += " --context " + p.Context
+	}
+	return command
 }
 
 func joined(parts ...string) string {
