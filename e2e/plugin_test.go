@@ -206,14 +206,14 @@ func TestPluginDoctor(t *testing.T) {
 	t.Run("a webhook that fails open", func(t *testing.T) {
 		setFailurePolicy(t, c1, admissionv1.Ignore)
 		defer setFailurePolicy(t, c1, admissionv1.Fail)
-		wantSays(t, 20*time.Second, 2, "doctor --context c1 -q", "ERROR     c1: webhook configurations: webhook evictions.meshpdb.io: failurePolicy is Ignore, and is shipped as Fail", "kubectl apply -k deploy")
+		wantSays(t, 20*time.Second, 2, "doctor --context c1 -q", "ERROR     c1: webhook configurations: webhook evictions.meshpdb.io: failurePolicy is Ignore, and is shipped as Fail", "kubectl --context c1 apply -k deploy")
 	})
 	t.Run("a webhook that nobody serves", func(t *testing.T) {
 		controllers := sandboxCluster(t, "c2").Controllers
 		for _, p := range controllers {
 			p.Kill()
 		}
-		wantSays(t, 20*time.Second, 2, "doctor --context c2 -q", "ERROR     c2: webhook: the API server does not reach it: ", "no controller serves it: kubectl -n kube-system get pods")
+		wantSays(t, 20*time.Second, 2, "doctor --context c2 -q", "ERROR     c2: webhook: the API server does not reach it: ", "no controller serves it: kubectl --context c2 -n kube-system get pods")
 		pod := firstPod(t, w, mesh.clusters[1])
 		wantSays(t, 20*time.Second, 1, "explain "+pod.Name+" -n plugin-doctor --context c2", "failed calling webhook", "which were heard of last at ", "What is wrong with them: kubectl meshpdb doctor --context c2")
 		wantSays(t, time.Minute, 2, "doctor --context c2 -q", "c2: controllers: replica meshpdb-controller-1 has told nothing since ", "no replica is left")

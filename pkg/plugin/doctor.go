@@ -98,7 +98,7 @@ func (o *doctorOptions) run(ctx context.Context) error {
 func (o *doctorOptions) tell(d diagnosis) error {
 	say := &sentences{w: o.Out}
 	for _, f := range d.Findings {
-		if o.quiet && f.Level == checkup.OK {
+		if o.quiet && (f.Level == checkup.OK || f.Level == checkup.Note) {
 			continue
 		}
 		say.say("%-9s %s: %s: %s", mark(f.Level), f.Context, f.Check, f.Message)

@@ -32,6 +32,9 @@ func (f Facts) budgets(passed map[Check]string) []Finding {
 		all = append(all, f.service(b)...)
 	}
 	passed[Budgets] = f.wellEnforced()
+	if strings.Contains(passed[Budgets], "nothing now") && !slices.ContainsFunc(all, func(o Finding) bool { return o.Check == Budgets }) {
+		all = append(all, Finding{Level: Note, Check: Budgets, Message: passed[Budgets]})
+	}
 	passed[Services] = "Cilium exports the service of every budget"
 	if len(f.Budgets) == 0 {
 		passed[Budgets], passed[Services] = "there is none", "no budget names one"

@@ -144,7 +144,7 @@ var faults = map[string]struct {
 	"a replica is silent": {func(_ *testing.T, f *Facts) {
 		f.Roster = append(f.Roster, replicaOf("a", false))
 		f.Roster[2].Written = noon.Add(-2 * time.Minute)
-	}, Warning, Controllers, "replica a has told nothing since 11:58:00Z (2m ago)|get pod a"},
+	}, Warning, Controllers, "replica a has told nothing since 11:58:00Z (2m ago)|kubectl --context c1 -n kube-system get pod a"},
 	"all replicas are silent": {func(_ *testing.T, f *Facts) {
 		f.Roster = f.Roster[:1]
 		f.Roster[0].Written = noon.Add(-time.Minute)
@@ -154,8 +154,8 @@ var faults = map[string]struct {
 	"cannot decide":        {func(_ *testing.T, f *Facts) { f.Roster[1].NotReady = "its informers are not in step yet" }, Error, Controllers, "meshpdb-controller-2 cannot decide: its informers|logs meshpdb-controller-2"},
 	"two versions":         {func(_ *testing.T, f *Facts) { f.Roster[1].Version = "v0.2.0" }, Warning, Controllers, "v0.1.0 (meshpdb-controller-1), v0.2.0 (meshpdb-controller-2)|rollout"},
 	"no own kvstore":       {func(_ *testing.T, f *Facts) { f.Roster[0].Problem = "no https URL" }, Error, KVStore, "no https URL|meshpdb-kvstore"},
-	"a peer is lost":       {store(0, "its kvstore is unreachable: connection refused"), Error, Peers, "peer c2 cannot be read since 11:00:00Z (60m ago): its kvstore is unreachable: connection refused|forget c2"},
-	"a peer is empty":      {store(0, "no meshpdb publishes in its kvstore"), Error, Peers, "no meshpdb publishes|in the context of c2: kubectl meshpdb doctor"},
+	"a peer is lost":       {store(0, "its kvstore is unreachable: connection refused"), Error, Peers, "peer c2 cannot be read since 11:00:00Z (60m ago): its kvstore is unreachable: connection refused|kubectl meshpdb forget c2 -A --context c1"},
+	"a peer is empty":      {store(0, "no meshpdb publishes in its kvstore"), Error, Peers, "no meshpdb publishes|kubectl meshpdb doctor --context c2"},
 	"a peer's certificate": {store(0, "client certificate /peer.crt expired at 2026-01-01T00:00:00Z"), Error, Peers, "expired|clustermesh-apiserver-remote-cert"},
 	"a peer forbids it":    {store(0, "its kvstore cannot be read: permission denied"), Error, Peers, "permission denied|remote certificate"},
 	"one replica cannot read a peer": {func(_ *testing.T, f *Facts) { f.Roster[1].Peers[1].Message = "its kvstore does not answer in time" }, Error, Peers,

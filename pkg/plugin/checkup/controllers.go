@@ -139,7 +139,7 @@ func (f Facts) stores(live []roster.Replica) []Finding {
 func peerFix(s roster.Store) string {
 	switch {
 	case strings.Contains(s.Message, "no meshpdb publishes"), strings.Contains(s.Message, "has not finished publishing"):
-		return fmt.Sprintf("the kvstore of %s answers, its meshpdb does not: in the context of %s: kubectl meshpdb doctor", s.Name, s.Name)
+		return fmt.Sprintf("the kvstore of %s answers, its meshpdb does not: examine %s: kubectl meshpdb doctor --context %s", s.Name, s.Name, s.Name)
 	case strings.Contains(s.Message, "certificate"):
 		return fmt.Sprintf("renew the client certificate in Secret clustermesh-apiserver-remote-cert, or the authority that %s trusts", s.Name)
 	case strings.Contains(s.Message, "permission denied"):

@@ -3,6 +3,7 @@ package checkup
 import (
 	"cmp"
 	"slices"
+	"strings"
 )
 
 // Level is how bad a finding is.
@@ -12,6 +13,8 @@ type Level string
 const (
 	// OK: it was examined, and nothing is wrong.
 	OK Level = "ok"
+	// Note: nothing is wrong with it, and who asks why drains hang should know.
+	Note Level = "note"
 	// Unchecked: it could not be examined.
 	Unchecked Level = "unchecked"
 	// Warning: it works, and will not for ever or not for everybody.
@@ -85,9 +88,22 @@ func sorted(context string, all []Finding, passed map[Check]string) []Finding {
 	}
 	for i := range all {
 		all[i].Context = context
+		all[i].Fix = inContext(all[i].Fix, context)
 	}
 	slices.SortStableFunc(all, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(slices.Index(order, a.Check), slices.Index(order, b.Check)), cmp.Compare(a.Message, b.Message))
 	})
 	return all
+}
+
+// inContext has the command at the end of a fix go to the context's cluster, if it does not say to which.
+func inContext(fix, context string) string {
+	text, command, found := strings.Cut(fix, "kubectl ")
+	if !found || strings.Contains(fix, "--context") {
+		return fix
+	}
+	if strings.HasPrefix(command, "meshpdb ") {
+		return fix + " --context " + context
+	}
+	return text + "kubectl --context " + context + " " + command
 }
