@@ -17,16 +17,17 @@ import (
 
 // What decisions may cost, in requests. Tighten a number when it can be lower.
 const (
-	// decisions of each kind that are counted.
-	decisions = 20
+	// refusals and permissions that are counted. Between two permissions lies the time until a claim is dropped.
+	refusals    = 20
+	permissions = 10
 
 	// ledgerWrites of one disruption that took effect: append and grant before
 	// the answer, drop once the pod's end is shown.
 	ledgerWrites = 3
 	// podReads before the answer: the validating webhook's.
 	podReads = 1
-	// podReadsAfter: the publisher, if the informer has missed that the pod terminates.
-	podReadsAfter = 1
+	// podReadsAfter: none, for the informer has seen the pod's end.
+	podReadsAfter = 0
 	// budgetReads before the answer: the scope.
 	budgetReads = 1
 	// registryReads before the answer.
@@ -80,7 +81,7 @@ func TestCostOfDecisions(t *testing.T) {
 		w := budgeted(t, "cost-refusals", 2, maxUnavailable(0))
 		pod := firstPod(t, w, mesh.clusters[0])
 		spent := measure(t, func() {
-			for range decisions {
+			for range refusals {
 				start := time.Now()
 				wantRefusal(t, mesh.clusters[0].Evict(t.Context(), w.Namespace, pod.Name), time.Since(start), "maxUnavailable 0")
 			}
@@ -103,7 +104,7 @@ func grantAll(t *testing.T, w *scenario.Workload) []grant {
 	t.Helper()
 	var all []grant
 	c1 := mesh.clusters[0]
-	for range decisions {
+	for range permissions {
 		pod := firstPod(t, w, c1)
 		g := grant{pod: pod.Name, asked: time.Now()}
 		if err := c1.Evict(t.Context(), w.Namespace, pod.Name); err != nil {
@@ -171,7 +172,7 @@ func wantBackground(t *testing.T, w *scenario.Workload, spent, idle cost) {
 	for name, requests := range spent.requests {
 		atMost(t, name+": lists", len(requests.verb("list")), len(idle.requests[name].verb("list"))+noise)
 		status := requests.on("meshpoddisruptionbudgets", w.Name).writes()
-		atMost(t, name+": writes of the status", len(status), decisions*statusWrites)
+		atMost(t, name+": writes of the status", len(status), permissions*statusWrites)
 		t.Logf("%s: %d writes of the status; idle for as long: %s", name, len(status), idle.requests[name])
 		if name == "c1" {
 			continue
@@ -193,11 +194,11 @@ func wantGrantStores(t *testing.T, spent, idle cost) {
 		t.Logf("kvstore of %s: %s; idle %s; changes %s", name, counts(spent.stores[name]), counts(idle.stores[name]), counts(spent.changes[name]))
 		// Cilium exports the pods that come and go.
 		puts, txns := spent.over(idle, name, "Put")-spent.changes[name]["PUT of Cilium"], spent.over(idle, name, "Txn")
-		wantTxns := decisions * peerTxns
+		wantTxns := permissions * peerTxns
 		if name == "c1" {
-			wantTxns = decisions * ownTxns
-			if made, deleted := spent.changes[name]["PUT claims"], spent.changes[name]["DELETE claims"]; made < decisions*claimPuts || made > decisions*claimPuts+noise || deleted < decisions || deleted > decisions+noise {
-				t.Errorf("claims were put %d times and deleted %d times, want about %d and %d", made, deleted, decisions*claimPuts, decisions)
+			wantTxns = permissions * ownTxns
+			if made, deleted := spent.changes[name]["PUT claims"], spent.changes[name]["DELETE claims"]; made < permissions*claimPuts || made > permissions*claimPuts+noise || deleted < permissions || deleted > permissions+noise {
+				t.Errorf("claims were put %d times and deleted %d times, want about %d and %d", made, deleted, permissions*claimPuts, permissions)
 			}
 		}
 		t.Logf("kvstore of %s: by grants %d puts, %d transactions", name, puts, txns)
@@ -210,7 +211,7 @@ func wantGrantStores(t *testing.T, spent, idle cost) {
 func wantRefusalRequests(t *testing.T, w *scenario.Workload, spent, idle cost) {
 	t.Helper()
 	for name, requests := range spent.requests {
-		t.Logf("%s: %d refusals: %s; idle for as long: %s", name, decisions, requests, idle.requests[name])
+		t.Logf("%s: %d refusals: %s; idle for as long: %s", name, refusals, requests, idle.requests[name])
 		events := 0
 		if name == "c1" {
 			events = refusalEvents
