@@ -43,17 +43,20 @@ func TestSawEnd(t *testing.T) {
 }
 
 func TestEndsAreForgottenInTheirOrder(t *testing.T) {
-	var e ends
+	p := NewPods(fake.NewClientset())
 	for i := range endsRemembered + 3 {
-		e.remember(fmt.Sprint(i))
-		e.remember(fmt.Sprint(i))
+		for range 2 {
+			if err := (podStore{p}).Delete(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: types.UID(fmt.Sprint(i))}}); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	for i, want := range map[int]bool{0: false, 2: false, 3: true, endsRemembered + 2: true} {
-		if e.has(fmt.Sprint(i)) != want {
+		if p.SawEnd(fmt.Sprint(i)) != want {
 			t.Errorf("pod %d is remembered: %t", i, !want)
 		}
 	}
-	if len(e.known) != endsRemembered {
-		t.Errorf("%d are remembered", len(e.known))
+	if got := p.ended.Len(); got != endsRemembered {
+		t.Errorf("%d are remembered", got)
 	}
 }

@@ -16,11 +16,16 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/lru"
 )
 
 // listPage is how many pods one answer of the API server may hold where it
 // does not stream them.
 const listPage = 1000
+
+// endsRemembered bounds the memory of pods that have ended, to some 400 KiB. Who asks does so within seconds, of pods
+// whose disruption was claimed; beyond it he asks the API server.
+const endsRemembered = 2048
 
 // errNotListed: what is not known yet must not look like nothing.
 var errNotListed = errors.New("not listed yet")
@@ -35,9 +40,11 @@ type Pods struct {
 	listed chan struct{}
 	once   sync.Once
 
+	// ended are the UIDs of the pods that the watch has seen end last.
+	ended *lru.Cache
+
 	mu         sync.RWMutex
 	namespaces map[string]*podsOf
-	ends       ends
 	listeners  []func(namespace string, labels map[string]string)
 }
 
@@ -51,7 +58,7 @@ type podsOf struct {
 // NewPods returns the pods that a client sees. A client that speaks protobuf
 // decodes them in half the time.
 func NewPods(client kubernetes.Interface) *Pods {
-	p := &Pods{listed: make(chan struct{}), namespaces: map[string]*podsOf{}}
+	p := &Pods{listed: make(chan struct{}), ended: lru.New(endsRemembered), namespaces: map[string]*podsOf{}}
 	pods := client.CoreV1().Pods(metav1.NamespaceAll)
 	p.lister = cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
@@ -136,9 +143,8 @@ func (p *Pods) Get(_ context.Context, namespace, name string) (*corev1.Pod, erro
 
 // SawEnd implements PodReader. What a list lacks is not seen to end: it may be from before the pod.
 func (p *Pods) SawEnd(uid string) bool {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return p.ends.has(uid)
+	_, ended := p.ended.Get(uid)
+	return ended
 }
 
 // Select returns the pods that have all pairs of a selector, by name and without
@@ -351,11 +357,11 @@ func (s podStore) Update(o any) error {
 	if err != nil {
 		return err
 	}
+	if r.deleted != 0 {
+		s.pods.ended.Add(r.uid, nil)
+	}
 	s.pods.mu.Lock()
 	old := s.pods.put(r)
-	if r.deleted != 0 {
-		s.pods.ends.remember(r.uid)
-	}
 	s.pods.mu.Unlock()
 	s.pods.tell(old, r)
 	return nil
@@ -367,9 +373,9 @@ func (s podStore) Delete(o any) error {
 	if err != nil {
 		return err
 	}
+	s.pods.ended.Add(r.uid, nil)
 	s.pods.mu.Lock()
 	old := s.pods.drop(r.namespace.Value(), r.name)
-	s.pods.ends.remember(r.uid)
 	s.pods.mu.Unlock()
 	if old != nil {
 		s.pods.tell(old, nil)
