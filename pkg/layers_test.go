@@ -61,6 +61,7 @@ var layers = map[string]int{
 	"cmd/kubectl-meshpdb":  6,
 	// What tests run the rest on.
 	"pkg/hubble/testcert":    2,
+	"pkg/hubble/testserver":  4,
 	"pkg/simulation/kvstore": 2,
 	"pkg/simulation":         6,
 }

@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -12,32 +11,17 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/flow"
 	"github.com/meshpdb/meshpdb/pkg/hubble"
 	"github.com/meshpdb/meshpdb/pkg/hubble/reader"
+	"github.com/meshpdb/meshpdb/pkg/hubble/testserver"
 )
 
 // serveFlows serves decisions as a controller does, on a socket of the working directory, and returns its address.
 func serveFlows(t *testing.T, all ...flow.Decision) string {
 	t.Helper()
-	quiet := slog.New(slog.DiscardHandler)
-	o, err := hubble.New(hubble.Config{Cluster: "c1", Controller: "controller-0", Version: "v1", Capacity: 15, Queue: 8, Log: quiet})
-	if err != nil {
-		t.Fatal(err)
-	}
 	listener, err := net.Listen("unix", "hubble.sock")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 2)
-	go func() { done <- o.Run(ctx) }()
-	go func() { done <- hubble.Server{Listener: listener, Log: quiet}.Serve(ctx, o) }()
-	t.Cleanup(func() {
-		cancel()
-		for range 2 {
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-		}
-	})
+	o := testserver.Start(t, hubble.Config{Cluster: "c1", Controller: "controller-0", Version: "v1", Capacity: 15, Queue: 8, Log: slog.New(slog.DiscardHandler)}, listener, nil)
 	for i := range all {
 		all[i].Review = fmt.Sprint(i)
 		o.Publish(all[i])

@@ -15,6 +15,7 @@ import (
 	"github.com/meshpdb/meshpdb/pkg/hubble"
 	"github.com/meshpdb/meshpdb/pkg/hubble/reader"
 	"github.com/meshpdb/meshpdb/pkg/hubble/testcert"
+	"github.com/meshpdb/meshpdb/pkg/hubble/testserver"
 )
 
 const name = "meshpdb.c1.hubble-grpc.cilium.io"
@@ -22,13 +23,8 @@ const name = "meshpdb.c1.hubble-grpc.cilium.io"
 // serve shows and exports three decisions, and returns the server's address and the file.
 func serve(t *testing.T, files *hubble.TLS) (address, path string) {
 	t.Helper()
-	quiet := slog.New(slog.DiscardHandler)
 	path = filepath.Join(t.TempDir(), "decisions.log")
 	export, err := hubble.OpenExport(hubble.ExportConfig{Path: path, MaxSizeMB: 1, MaxBackups: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := hubble.New(hubble.Config{Cluster: "c1", Controller: "controller-0", Version: "v1", Capacity: 15, Queue: 8, Export: export, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,18 +32,7 @@ func serve(t *testing.T, files *hubble.TLS) (address, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 2)
-	go func() { done <- o.Run(ctx) }()
-	go func() { done <- hubble.Server{Listener: listener, TLS: files, Log: quiet}.Serve(ctx, o) }()
-	t.Cleanup(func() {
-		cancel()
-		for range 2 {
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-		}
-	})
+	o := testserver.Start(t, hubble.Config{Cluster: "c1", Controller: "controller-0", Version: "v1", Capacity: 15, Queue: 8, Export: export, Log: slog.New(slog.DiscardHandler)}, listener, files)
 	for i, sentence := range []string{"first", "second", "third"} {
 		o.Publish(flow.Decision{
 			Time: time.Unix(1_700_000_000+int64(i), 0), Review: sentence, Cluster: "c1", Controller: "controller-0", Verdict: flow.Refused, Reason: "InsufficientPods", Sentence: sentence, Path: "eviction",
