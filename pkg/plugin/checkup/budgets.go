@@ -31,9 +31,10 @@ func (f Facts) budgets(passed map[Check]string) []Finding {
 		all = append(all, f.shape(b)...)
 		all = append(all, f.service(b)...)
 	}
-	passed[Budgets] = f.wellEnforced()
-	if strings.Contains(passed[Budgets], "nothing now") && !slices.ContainsFunc(all, func(o Finding) bool { return o.Check == Budgets }) {
-		all = append(all, Finding{Level: Note, Check: Budgets, Message: passed[Budgets]})
+	enforced, spent := f.wellEnforced()
+	passed[Budgets] = enforced
+	if spent && !slices.ContainsFunc(all, func(o Finding) bool { return o.Check == Budgets }) {
+		all = append(all, Finding{Level: Note, Check: Budgets, Message: enforced})
 	}
 	passed[Services] = "Cilium exports the service of every budget"
 	if len(f.Budgets) == 0 {
@@ -42,27 +43,27 @@ func (f Facts) budgets(passed map[Check]string) []Finding {
 	return all
 }
 
-// wellEnforced says of budgets with which nothing is wrong which of them allow nothing now.
-func (f Facts) wellEnforced() string {
+// wellEnforced says of budgets with which nothing is wrong which of them allow nothing now, and whether any does.
+func (f Facts) wellEnforced() (sentence string, spent bool) {
 	text := "1 budget is enforced"
 	if len(f.Budgets) != 1 {
 		text = fmt.Sprintf("%d budgets are enforced", len(f.Budgets))
 	}
-	var spent []string
+	var names []string
 	for i := range f.Budgets {
 		if r := hold.Of(&f.Budgets[i]); r.Allowed == 0 {
-			spent = append(spent, fmt.Sprintf("%s allows nothing now, %s; what would free it is told by: kubectl meshpdb status %s -n %s --context %s", r.FullName(), r.State(f.Now), r.Name, r.Namespace, f.Context))
+			names = append(names, fmt.Sprintf("%s allows nothing now, %s; what would free it is told by: kubectl meshpdb status %s -n %s --context %s", r.FullName(), r.State(f.Now), r.Name, r.Namespace, f.Context))
 		}
 	}
 	switch {
-	case len(spent) > maxSpent:
-		return fmt.Sprintf("%s; %d of them allow nothing now, such as: %s", text, len(spent), strings.Join(spent[:maxSpent], "; "))
-	case len(spent) > 0:
-		return text + "; " + strings.Join(spent, "; ")
+	case len(names) > maxSpent:
+		return fmt.Sprintf("%s; %d of them allow nothing now, such as: %s", text, len(names), strings.Join(names[:maxSpent], "; ")), true
+	case len(names) > 0:
+		return text + "; " + strings.Join(names, "; "), true
 	case len(f.Budgets) == 1:
-		return text + ", and allows disruptions now"
+		return text + ", and allows disruptions now", false
 	}
-	return text + ", and allow disruptions now"
+	return text + ", and allow disruptions now", false
 }
 
 // maxSpent budgets that allow nothing are named.

@@ -366,12 +366,12 @@ func TestSaysWhatAllowsNothing(t *testing.T) {
 		"2 budgets are enforced; prod/db allows nothing now, held back by c2 since 11:58:00Z (2m ago); what would free it is told by: kubectl meshpdb status db -n prod --context c1": {free, spent("db")},
 	} {
 		f.Budgets = all
-		if got := f.wellEnforced(); got != want {
+		if got, _ := f.wellEnforced(); got != want {
 			t.Errorf("says %q, want %q", got, want)
 		}
 	}
 	f.Budgets = []v1alpha1.MeshPodDisruptionBudget{spent("a"), spent("b"), spent("c"), spent("d")}
-	if got := f.wellEnforced(); !strings.HasPrefix(got, "4 budgets are enforced; 4 of them allow nothing now, such as: prod/a ") || strings.Contains(got, "prod/d") {
+	if got, _ := f.wellEnforced(); !strings.HasPrefix(got, "4 budgets are enforced; 4 of them allow nothing now, such as: prod/a ") || strings.Contains(got, "prod/d") {
 		t.Errorf("of many says %q", got)
 	}
 }
