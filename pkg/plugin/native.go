@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/meshpdb/meshpdb/pkg/plugin/hold"
-	"github.com/meshpdb/meshpdb/pkg/roster"
 )
 
 // native is a PodDisruptionBudget that allows nothing.
@@ -106,12 +105,8 @@ func (o *explainOptions) unanswered(ctx context.Context, c *Cluster, pod string,
 
 // heardOf is when a controller told of itself last; nil if that is not known.
 func (c *Cluster) heardOf(ctx context.Context) *time.Time {
-	object, err := c.Kube.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, roster.ConfigMap, metav1.GetOptions{})
-	if err != nil {
-		return nil
-	}
 	var last *time.Time
-	replicas, _ := roster.Read(object.Data) // those that can be read
+	replicas := c.replicas(ctx)
 	for i := range replicas {
 		if at := &replicas[i].Written; last == nil || at.After(*last) {
 			last = at

@@ -1,10 +1,12 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,14 +25,17 @@ var ledgerResource = schema.GroupVersionResource{Group: v1alpha1.GroupVersion.Gr
 // namePods names the pods that hold budgets back, as far as they are this cluster's. Of other clusters only numbers are
 // known here; then it names the command that tells, if a context has the cluster's name. What may not be read stays unnamed.
 func (r *root) namePods(ctx context.Context, c *Cluster, reports []hold.Report) {
+	covering := newCoverage(c)
+	name := sync.OnceValue(func() string { return c.meshName(ctx) })
 	for i := range reports {
 		for j := range reports[i].HeldBackBy {
 			h := &reports[i].HeldBackBy[j]
 			if h.Reason != hold.InFlight && h.Reason != hold.Unavailable {
 				continue
 			}
-			if h.Cluster == c.clusterName(ctx, reports[i]) {
-				h.Pods = c.absent(ctx, reports[i])
+			// If the controllers cannot be asked for it, the cluster may be named like its context.
+			if h.Cluster == cmp.Or(name(), c.Context) {
+				h.Pods = c.absent(ctx, covering, reports[i])
 			} else if _, err := r.Clusters.Open(h.Cluster); err == nil {
 				h.Commands = append(h.Commands, hold.Command{
 					Purpose: "to see which, from " + h.Cluster + " itself",
@@ -41,26 +46,30 @@ func (r *root) namePods(ctx context.Context, c *Cluster, reports []hold.Report) 
 	}
 }
 
-// clusterName is this cluster's name in the mesh, as its controllers tell it; if they cannot be asked, the context's, if the budget knows it.
-func (c *Cluster) clusterName(ctx context.Context, r hold.Report) string {
+// meshName is this cluster's name in the mesh, as its controllers tell it; empty if they cannot be asked.
+func (c *Cluster) meshName(ctx context.Context) string {
 	if c.name == "" {
-		object, err := c.Kube.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, roster.ConfigMap, metav1.GetOptions{})
-		if err == nil {
-			if replicas, _ := roster.Read(object.Data); len(replicas) > 0 {
-				c.name = replicas[0].Cluster
-			}
+		if replicas := c.replicas(ctx); len(replicas) > 0 {
+			c.name = replicas[0].Cluster
 		}
-	}
-	if c.name == "" && slices.ContainsFunc(r.Clusters, func(o hold.Cluster) bool { return o.Name == c.Context }) {
-		c.name = c.Context
 	}
 	return c.name
 }
 
+// replicas are what this cluster's controllers tell of themselves, as far as that can be read.
+func (c *Cluster) replicas(ctx context.Context) []roster.Replica {
+	object, err := c.Kube.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, roster.ConfigMap, metav1.GetOptions{})
+	if err != nil {
+		return nil
+	}
+	replicas, _ := roster.Read(object.Data) // those that can be read
+	return replicas
+}
+
 // absent returns the pods of this cluster that are in flight or not available.
-func (c *Cluster) absent(ctx context.Context, r hold.Report) []hold.Pod {
-	service, err := c.Kube.CoreV1().Services(r.Namespace).Get(ctx, r.Service, metav1.GetOptions{})
-	if err != nil || len(service.Spec.Selector) == 0 {
+func (c *Cluster) absent(ctx context.Context, covering *coverage, r hold.Report) []hold.Pod {
+	service, err := covering.service(ctx, r.Namespace, r.Service)
+	if err != nil || service == nil || len(service.Spec.Selector) == 0 {
 		return nil
 	}
 	pods, err := c.Kube.CoreV1().Pods(r.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labels.SelectorFromSet(service.Spec.Selector).String()})

@@ -60,7 +60,9 @@ func (o *topOptions) run(ctx context.Context, args []string) error {
 	told := map[string]string{}
 	for n := 1; ; n++ {
 		reports, err := c.reports(ctx, o.all, args)
-		o.namePods(ctx, c, reports)
+		if err == nil {
+			o.namePods(ctx, c, reports)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
