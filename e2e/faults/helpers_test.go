@@ -245,11 +245,11 @@ type recovery struct {
 // each of them has granted something. limit is for the time after that.
 func healing(t *testing.T, limit time.Duration, w *scenario.Workload, clusters []*scenario.Cluster, heal func() error) recovery {
 	t.Helper()
-	begun := time.Now()
+	begun, patience := time.Now(), max(limit, giveUp)
 	grants := make([]time.Time, len(clusters))
 	var callers sync.WaitGroup
 	for i, c := range clusters {
-		callers.Go(func() { grants[i] = firstGrant(t.Context(), max(limit, giveUp), w, c) })
+		callers.Go(func() { grants[i] = firstGrant(t.Context(), patience, w, c) })
 	}
 	if err := heal(); err != nil {
 		t.Error(err)
@@ -260,7 +260,7 @@ func healing(t *testing.T, limit time.Duration, w *scenario.Workload, clusters [
 	var each []string
 	for i, c := range clusters {
 		if grants[i].IsZero() {
-			t.Fatalf("%s in %s: nothing was granted within %s of healing", w.Namespace, c.Name, max(limit, giveUp))
+			t.Fatalf("%s in %s: nothing was granted within %s of healing", w.Namespace, c.Name, patience)
 		}
 		after := max(0, grants[i].Sub(healed))
 		each = append(each, fmt.Sprintf("%s %s", c.Name, after.Round(time.Millisecond)))

@@ -68,8 +68,6 @@ func (w reports) SeemsEnded(_ context.Context, _, name, uid string) publish.Sigh
 		return publish.Ended
 	case !known || seen.pod.uid != uid:
 		return publish.Missing
-	case seen.terminating:
-		return publish.Ended
 	default:
 		return publish.Alive
 	}
