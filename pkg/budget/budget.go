@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Verdict is the outcome of a decision. The zero value is invalid, so that a
@@ -82,6 +83,14 @@ const (
 	MaxUnavailable
 )
 
+// String returns the field of the spec that states such a bound.
+func (k BoundKind) String() string {
+	if k == MaxUnavailable {
+		return "maxUnavailable"
+	}
+	return "minAvailable"
+}
+
 // Bound is minAvailable or maxUnavailable of one spec, a number of pods or a
 // percentage of all expected pods of the mesh.
 type Bound struct {
@@ -109,15 +118,28 @@ func (b Bound) Desired(expected int) int {
 
 // String returns the bound as its user wrote it: `maxUnavailable 1`.
 func (b Bound) String() string {
-	name := "minAvailable "
-	if b.Kind == MaxUnavailable {
-		name = "maxUnavailable "
-	}
-	s := name + strconv.Itoa(b.Value)
+	s := b.Kind.String() + " " + strconv.Itoa(b.Value)
 	if b.Percent {
 		s += "%"
 	}
 	return s
+}
+
+// ParseBound reads what [Bound.String] spells; ok is false if text is anything else.
+func ParseBound(text string) (b Bound, ok bool) {
+	kind, value, _ := strings.Cut(text, " ")
+	switch kind {
+	case MinAvailable.String():
+		b.Kind = MinAvailable
+	case MaxUnavailable.String():
+		b.Kind = MaxUnavailable
+	default:
+		return Bound{}, false
+	}
+	value, b.Percent = strings.CutSuffix(value, "%")
+	number, err := strconv.ParseUint(value, 10, 31)
+	b.Value = int(number)
+	return b, err == nil
 }
 
 // Claim is how a claim on a pod stands to the claim that is being decided.

@@ -279,6 +279,19 @@ func reference(q Question) Verdict {
 	return Wait
 }
 
+func TestParseBoundReadsWhatStringSpells(t *testing.T) {
+	for text, parses := range map[string]bool{
+		"minAvailable 2": true, "maxUnavailable 0": true, "minAvailable 60%": true, "maxUnavailable 100%": true,
+		"": false, "2": false, "least 2": false, "minAvailable": false, "minAvailable %": false, "minAvailable two": false,
+		"maxUnavailable -1": false, "minAvailable 2 pods": false, "minAvailable 2147483648": false,
+	} {
+		bound, ok := ParseBound(text)
+		if ok != parses || ok && bound.String() != text {
+			t.Errorf("%q: %v, %t", text, bound, ok)
+		}
+	}
+}
+
 func FuzzBound(f *testing.F) {
 	f.Add(7, 50, true, true)
 	f.Fuzz(func(t *testing.T, expected, value int, percent, maximum bool) {

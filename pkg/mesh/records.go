@@ -3,7 +3,6 @@ package mesh
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -294,21 +293,17 @@ func (r *records) damage(namespace, name string) error {
 	return fmt.Errorf("its kvstore value %s: %s", brief(strings.TrimPrefix(first, wire.ClusterPrefix(r.cluster))), why)
 }
 
+// bounds of a record, which has one.
 func bounds(b wire.Budget) []budget.Bound {
-	var all []budget.Bound
-	if bound, ok := parseBound(budget.MinAvailable, b.MinAvailable); ok {
-		all = append(all, bound)
+	kind, value := budget.MinAvailable, b.MinAvailable
+	if value == "" {
+		kind, value = budget.MaxUnavailable, b.MaxUnavailable
 	}
-	if bound, ok := parseBound(budget.MaxUnavailable, b.MaxUnavailable); ok {
-		all = append(all, bound)
+	bound, ok := budget.ParseBound(kind.String() + " " + value)
+	if !ok {
+		return nil
 	}
-	return all
-}
-
-func parseBound(kind budget.BoundKind, text string) (budget.Bound, bool) {
-	digits, percent := strings.CutSuffix(text, "%")
-	value, err := strconv.Atoi(digits)
-	return budget.Bound{Kind: kind, Value: value, Percent: percent}, err == nil
+	return []budget.Bound{bound}
 }
 
 func toClaim(cluster, namespace string, c wire.Claim) claim.Claim {

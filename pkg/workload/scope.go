@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
 	"github.com/meshpdb/meshpdb/pkg/budget"
@@ -42,29 +40,9 @@ func (w *Workload) Scope(ctx context.Context, namespace, name string) ([]string,
 func Covering(b *v1alpha1.MeshPodDisruptionBudget) claim.Covering {
 	c := claim.Covering{Name: b.Namespace + "/" + b.Name, Clusters: Scope(b), LastKnown: map[string][]budget.Bound{}}
 	for _, known := range b.Status.Clusters {
-		if bound, ok := ParseBound(known.Bound); ok {
+		if bound, ok := budget.ParseBound(known.Bound); ok {
 			c.LastKnown[known.Name] = []budget.Bound{bound}
 		}
 	}
 	return c
-}
-
-// ParseBound reads a bound as budget.Bound spells it: "maxUnavailable 1".
-func ParseBound(text string) (budget.Bound, bool) {
-	kind, value, ok := strings.Cut(text, " ")
-	if !ok {
-		return budget.Bound{}, false
-	}
-	spec := v1alpha1.MeshPodDisruptionBudgetSpec{}
-	parsed := intstr.Parse(value)
-	switch kind {
-	case "minAvailable":
-		spec.MinAvailable = &parsed
-	case "maxUnavailable":
-		spec.MaxUnavailable = &parsed
-	default:
-		return budget.Bound{}, false
-	}
-	bounds := Bounds(&spec)
-	return bounds[0], len(bounds) == 1
 }

@@ -433,18 +433,6 @@ func TestGlobalAndExported(t *testing.T) {
 }
 
 func TestBounds(t *testing.T) {
-	for _, c := range []struct {
-		text   string
-		parses bool
-	}{
-		{"minAvailable 2", true}, {"maxUnavailable 0", true}, {"minAvailable 60%", true}, {"maxUnavailable 100%", true},
-		{"", false}, {"2", false}, {"least 2", false}, {"minAvailable", false},
-	} {
-		bound, ok := ParseBound(c.text)
-		if ok != c.parses || ok && bound.String() != c.text {
-			t.Errorf("%q: %v %t", c.text, bound, ok)
-		}
-	}
 	two, half := intstr.FromInt32(2), intstr.FromString("50%")
 	for want, spec := range map[string]v1alpha1.MeshPodDisruptionBudgetSpec{
 		"[]": {}, "[minAvailable 2]": {MinAvailable: &two}, "[maxUnavailable 50%]": {MaxUnavailable: &half},

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -103,11 +102,11 @@ func (r *Report) neverAny() string {
 // morePodsFree reports whether a budget that wants all of its pods would allow something if there were more.
 func (r *Report) morePodsFree() bool {
 	for _, c := range r.Clusters {
-		if bound, ok := parseBound(c.Bound); ok && hopeless(bound) {
+		if bound, ok := budget.ParseBound(c.Bound); ok && hopeless(bound) {
 			return false
 		}
 	}
-	bound, ok := parseBound(r.Bound)
+	bound, ok := budget.ParseBound(r.Bound)
 	return !ok || !hopeless(bound)
 }
 
@@ -130,19 +129,11 @@ func undecidedFrees(b *v1alpha1.MeshPodDisruptionBudget) string {
 // strictest is the bound that wants most, as some cluster states it: it need not be this one's.
 func strictest(r *Report) string {
 	for _, c := range r.Clusters {
-		if bound, ok := parseBound(c.Bound); ok && int32(bound.Desired(int(r.Expected))) == r.Desired && c.Bound != r.Bound {
-			if own, ok := parseBound(r.Bound); !ok || int32(own.Desired(int(r.Expected))) < r.Desired {
+		if bound, ok := budget.ParseBound(c.Bound); ok && int32(bound.Desired(int(r.Expected))) == r.Desired && c.Bound != r.Bound {
+			if own, ok := budget.ParseBound(r.Bound); !ok || int32(own.Desired(int(r.Expected))) < r.Desired {
 				return fmt.Sprintf("%s of cluster %s", c.Bound, c.Name)
 			}
 		}
 	}
 	return r.Bound
-}
-
-func parseBound(text string) (budget.Bound, bool) {
-	kind, value, _ := strings.Cut(text, " ")
-	b := budget.Bound{Kind: map[string]budget.BoundKind{"minAvailable": budget.MinAvailable, "maxUnavailable": budget.MaxUnavailable}[kind]}
-	value, b.Percent = strings.CutSuffix(value, "%")
-	_, err := fmt.Sscanf(value, "%d", &b.Value)
-	return b, err == nil && b.Kind != 0
 }
