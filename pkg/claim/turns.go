@@ -197,6 +197,9 @@ func (t *Turns) Waiting(budget string, now time.Time) []Waiter {
 	return all[:min(len(all), maxNoted)]
 }
 
+// GivesWay stands in the sentence of a request that found budget free and leaves it to an older waiter.
+const GivesWay = "gives way to"
+
 // Ask is a request that finds budget free.
 type Ask struct {
 	Budget string

@@ -105,7 +105,7 @@ func (d *Decider) givesWay(r Request, judged []claim.Outcome, snapshots []claim.
 			d.turns.Hold(o.Budget, since)
 		}
 		o.GaveWay = true
-		o.Sentence = fmt.Sprintf("evicting %s gives way to %s in cluster %s, which has waited longer for budget %s to have %d of %d pods available and is about to be asked for again",
+		o.Sentence = fmt.Sprintf("evicting %s "+claim.GivesWay+" %s in cluster %s, which has waited longer for budget %s to have %d of %d pods available and is about to be asked for again",
 			r.Pod, first.Pod, first.Cluster, o.Budget, o.Decision.Desired+1, o.Decision.Expected)
 		return o, true
 	}
