@@ -206,16 +206,16 @@ func TestPluginDoctor(t *testing.T) {
 	t.Run("a webhook that fails open", func(t *testing.T) {
 		setFailurePolicy(t, c1, admissionv1.Ignore)
 		defer setFailurePolicy(t, c1, admissionv1.Fail)
-		wantSays(t, 20*time.Second, 2, "doctor --context c1 -q", "ERROR     c1: webhook configurations: webhook evictions.meshpdb.io: failurePolicy is Ignore, and is shipped as Fail", "kubectl --context c1 apply -k deploy")
+		wantSays(t, 20*time.Second, 2, "doctor --context c1 -q", "ERROR     c1: webhook configurations: webhook evictions.meshpdb.io: failurePolicy is Ignore, and is shipped as Fail", "kubectl --context c1 apply -f deploy/webhooks.yaml")
 	})
 	t.Run("a webhook that nobody serves", func(t *testing.T) {
 		controllers := sandboxCluster(t, "c2").Controllers
 		for _, p := range controllers {
 			p.Kill()
 		}
-		wantSays(t, 20*time.Second, 2, "doctor --context c2 -q", "ERROR     c2: webhook: the API server does not reach it: ", "no controller serves it: kubectl --context c2 -n kube-system get pods")
+		wantSays(t, 20*time.Second, 2, "doctor --context c2 -q", "ERROR     c2: webhook: the API server does not reach it: ", "until a controller serves it, every eviction in a namespace with a budget fails", "kubectl --context c2 -n kube-system get pods")
 		pod := firstPod(t, w, mesh.clusters[1])
-		wantSays(t, 20*time.Second, 1, "explain "+pod.Name+" -n plugin-doctor --context c2", "failed calling webhook", "which were heard of last at ", "What is wrong with them: kubectl meshpdb doctor --context c2")
+		wantSays(t, 20*time.Second, 1, "explain "+pod.Name+" -n plugin-doctor --context c2", "failed calling webhook", "To see what is wrong: kubectl meshpdb doctor --context c2")
 		wantSays(t, time.Minute, 2, "doctor --context c2 -q", "c2: controllers: replica meshpdb-controller-1 has told nothing since ", "no replica is left")
 		for _, p := range controllers {
 			if err := p.Start(t.Context()); err != nil {
@@ -256,7 +256,7 @@ func TestPluginSuspendsForgetsAndPlans(t *testing.T) {
 		missing := firstPod(t, w, c2)
 		annotatePod(t, c2, &missing, `""`)
 		wantExplained(t, c1, w.Namespace, firstPod(t, w, c1).Name, "c2 2/3")
-		wantSays(t, 0, 0, "suspend db -n plugin-change --context c1", "meshpoddisruptionbudget.meshpdb.io/db suspended", "Warning: every disruption of their pods in context c1 goes")
+		wantSays(t, 0, 0, "suspend db -n plugin-change --context c1", "meshpoddisruptionbudget.meshpdb.io/db suspended", "Warning: every disruption of their pods in context c1 is allowed")
 		wantSays(t, 20*time.Second, 0, "explain "+firstPod(t, w, c1).Name+" -n plugin-change --context c1", "budget plugin-change/db is suspended in this cluster, and does not hold it")
 		if _, err := evict(t, w, c1); err != nil {
 			t.Error(err)

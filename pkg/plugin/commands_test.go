@@ -47,7 +47,7 @@ func TestStatus(t *testing.T) {
 			b.Status.Clusters[i].Bound = "maxUnavailable 0"
 		}
 	})
-	other := named("mail", cutOff)
+	other := named("mail", cutOff, elsewhere)
 	other.Namespace = "office"
 	f.add(t, "c1", budgetOf(spent), suspended, spentAndSuspended, waits, strict, other)
 	f.wantGolden(t, "status", "status", "status db", "status cache --context c1", "status -A --no-headers", "status none", "status -A db", "status db -o yaml", "status db -o name")
@@ -121,11 +121,16 @@ func TestPlanDrain(t *testing.T) {
 	f := newFleet(t)
 	f.order = []string{"c1"}
 	daemon := func(p *corev1.Pod) { p.OwnerReferences[0].Kind = "DaemonSet" }
-	f.add(t, "c1", budgetOf(), named("queue", cutOff), serviceOf("db"), serviceOf("queue"), nodeOf("n1", "zone-a"), nodeOf("n2"),
+	sick := named("sick", func(b *v1alpha1.MeshPodDisruptionBudget) {
+		since := before(5 * time.Minute)
+		b.Status.DisruptionsAllowed, b.Status.CurrentHealthy = 0, 8
+		b.Status.Clusters[0].CurrentHealthy, b.Status.Clusters[0].ShortSince = 2, &since
+	})
+	f.add(t, "c1", budgetOf(), named("queue", cutOff, elsewhere), sick, serviceOf("db"), serviceOf("queue"), serviceOf("sick"), nodeOf("n1", "zone-a"), nodeOf("n2"),
 		podOf("db-0", "db", "n1"), podOf("db-1", "db", "n1"), podOf("queue-0", "queue", "n1"), podOf("web-0", "web", "n1"),
 		podOf("db-2", "db", "n2"),
 		podOf("done-0", "db", "n1", func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }),
-		podOf("sick-0", "db", "n1", func(p *corev1.Pod) { p.Status.Conditions[0].Status = corev1.ConditionFalse }),
+		podOf("sick-0", "sick", "n1", func(p *corev1.Pod) { p.Status.Conditions[0].Status = corev1.ConditionFalse }),
 		podOf("mirror-0", "db", "n1", func(p *corev1.Pod) { p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"} }),
 		podOf("scratch-0", "web", "n2", func(p *corev1.Pod) {
 			p.Spec.Volumes = []corev1.Volume{{VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
@@ -159,7 +164,7 @@ func TestPlanDrain(t *testing.T) {
 func TestTop(t *testing.T) {
 	f := newFleet(t)
 	f.order = []string{"c1"}
-	f.add(t, "c1", budgetOf(spent), named("mail", cutOff))
+	f.add(t, "c1", budgetOf(spent), named("mail", cutOff, elsewhere))
 	f.wantGolden(t, "top", "top --count 1", "top db --count 3 --interval 100ms", "top --interval 1ms")
 	f.terminal = true
 	f.wantGolden(t, "top-terminal", "top db --count 2 --interval 100ms")
@@ -202,7 +207,7 @@ func TestHistory(t *testing.T) {
 		event("a", "MeshPodDisruptionBudget", "db", "evicting db-0 would leave 7 of 9 pods available, budget prod/db needs 8 (maxUnavailable 1; c1 3/3; c2 2/3, 1 in flight; c3 3/3)", 50*time.Minute, func(e *eventsv1.Event) {
 			e.Series = &eventsv1.EventSeries{Count: 12, LastObservedTime: metav1.NewMicroTime(noon.Add(-time.Minute))}
 		}),
-		event("b", "Pod", "db-0", "evicting db-0 leaves 8 of 9 pods available, budget prod/db needs 8 (maxUnavailable 1; c1 3/3; c2 3/3; c3 3/3)", 2*time.Minute, func(e *eventsv1.Event) {
+		event("b", "Pod", "db-0", "evicting db-0 leaves 8 of 9 pods available, budget prod/db needs 8 (maxUnavailable 1; c1 3/3; c2 3/3; c3 3/3)", 30*time.Minute, func(e *eventsv1.Event) {
 			e.Type, e.Reason = "Normal", "DisruptionAllowed"
 			e.Related = &corev1.ObjectReference{Kind: "MeshPodDisruptionBudget", Name: "db"}
 		}),

@@ -75,7 +75,7 @@ func (o *historyOptions) fromFlows(ctx context.Context, namespace, kind, name st
 		return nil, err
 	}
 	if found.Lost > 0 {
-		fmt.Fprintf(o.ErrOut, "Warning: %s is not complete: %d decisions or flows were dropped before they got there\n", o.flows.name(), found.Lost)
+		fmt.Fprintf(o.ErrOut, "Warning: %s is not complete: %d decisions or flows were lost before they were written there\n", o.flows.name(), found.Lost)
 	}
 	slices.SortStableFunc(found.All, func(a, b flow.Decision) int { return a.Time.Compare(b.Time) })
 	var all []decision

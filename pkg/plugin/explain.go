@@ -105,7 +105,7 @@ func podName(arg string) (string, error) {
 	case name == "" || strings.Contains(name, "/"):
 		return "", fmt.Errorf("%q: want pod/NAME", arg)
 	case kind != "pod" && kind != "pods" && kind != "po":
-		return "", fmt.Errorf("%q: only pods can be explained; budgets are explained by: kubectl meshpdb status", arg)
+		return "", fmt.Errorf("%q: only pods can be explained; budgets are explained by: kubectl meshpdb status %s", arg, name)
 	}
 	return name, nil
 }
@@ -195,12 +195,12 @@ func (o *explainOptions) tell(e *explanation) error {
 		say.say("In context %s, pod/%s would go now:", e.Context, e.Pod)
 		for _, r := range e.Budgets {
 			if r.Suspended {
-				say.say("  budget %s is suspended in this cluster, and does not hold it.", r.FullName())
+				say.say("  budget %s is suspended in this cluster, and does not hold it up.", r.FullName())
 			} else {
 				say.say("  %s.", r.Summary(now))
 			}
 		}
-		if _, err := fmt.Fprintln(o.ErrOut, "Warning: nothing is reserved: who evicts first has it"); err != nil {
+		if _, err := fmt.Fprintln(o.ErrOut, "Warning: nothing is reserved: whoever evicts first gets it"); err != nil {
 			return err
 		}
 	}

@@ -225,6 +225,14 @@ func cutOff(b *v1alpha1.MeshPodDisruptionBudget) {
 	setCondition(b, v1alpha1.ConditionDisruptionAllowed, metav1.ConditionFalse, "SyncFailed", "budget prod/db with maxUnavailable 1 cannot be decided without cluster c3 (its kvstore is unreachable: connection refused)", since)
 }
 
+// elsewhere: its third cluster is c4, so that what is wrong there is nothing to budgets of c3.
+func elsewhere(b *v1alpha1.MeshPodDisruptionBudget) {
+	b.Status.Clusters[2].Name = "c4"
+	for i := range b.Status.Conditions {
+		b.Status.Conditions[i].Message = strings.ReplaceAll(b.Status.Conditions[i].Message, "c3", "c4")
+	}
+}
+
 func named(name string, more ...func(*v1alpha1.MeshPodDisruptionBudget)) *v1alpha1.MeshPodDisruptionBudget {
 	b := budgetOf(more...)
 	b.Name, b.Spec.Service = name, name

@@ -7,9 +7,11 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 
 	"github.com/meshpdb/meshpdb/pkg/api/v1alpha1"
+	"github.com/meshpdb/meshpdb/pkg/plugin/hold"
 )
 
 type forgetOptions struct {
@@ -91,6 +93,8 @@ type change struct {
 	cluster         *Cluster
 	namespace, name string
 	left            []string
+	// unread is since when the cluster to forget cannot be read; none if it can be, or that is not known.
+	unread *metav1.Time
 }
 
 func (o *forgetOptions) run(ctx context.Context, args []string) error {
@@ -127,7 +131,11 @@ func (o *forgetOptions) run(ctx context.Context, args []string) error {
 				verb = "would count on (server dry run)"
 			}
 		}
-		say.say("%s: budget %s/%s %s clusters %s only", change.cluster.Context, change.namespace, change.name, verb, strings.Join(change.left, ", "))
+		word := "clusters"
+		if len(change.left) == 1 {
+			word = "cluster"
+		}
+		say.say("%s: budget %s/%s %s %s %s only", change.cluster.Context, change.namespace, change.name, verb, word, strings.Join(change.left, ", "))
 	}
 	if say.err != nil {
 		return say.err
@@ -147,17 +155,42 @@ func (o *forgetOptions) next(gone string, changes []change, done bool) error {
 	left, contexts = slices.Compact(left), slices.Compact(contexts)
 	say := &sentences{w: o.ErrOut}
 	if !done {
-		say.say("Nothing was changed. The risk: if cluster %s still runs, its pods and those of the others may be disrupted at the same time, beyond what the budget allows.", gone)
+		say.say("Nothing was changed. %s", o.risk(gone, changes))
 	}
-	if len(contexts) < len(left) {
+	partial := len(contexts) < len(left)
+	if partial {
 		say.say("The budgets must be changed in all clusters that are left (%s), and this is %s only: until they agree nothing is allowed. Name a context of each by --contexts.", strings.Join(left, ", "), strings.Join(contexts, ", "))
+	}
+	if partial && o.areContexts(left) {
+		say.say("To change them all: %s --yes", o.command(gone, left))
 	}
 	if done {
 		say.say("Their controllers count anew within seconds. What is allowed then: kubectl meshpdb status%s --context %s", o.where(), changes[0].cluster.Context)
 	} else {
-		say.say("To do it: %s", o.command(gone))
+		say.say("To do it in %s: %s --yes", strings.Join(contexts, ", "), o.command(gone, o.contexts))
 	}
 	return say.err
+}
+
+// risk of forgetting a cluster, and since when it cannot be read.
+func (o *forgetOptions) risk(gone string, changes []change) string {
+	text := fmt.Sprintf("The risk: if cluster %s still runs, its pods and those of the others may be disrupted at the same time, beyond what the budget allows.", gone)
+	told := map[string]bool{}
+	for _, c := range changes {
+		if context := c.cluster.Context; c.unread != nil && !told[context] {
+			told[context] = true
+			text += fmt.Sprintf(" Context %s cannot read it since %s.", context, hold.Ago(*c.unread, o.Now()))
+		}
+	}
+	return text
+}
+
+// areContexts reports whether there is a context of the name of each cluster.
+func (o *forgetOptions) areContexts(clusters []string) bool {
+	return !slices.ContainsFunc(clusters, func(name string) bool {
+		_, err := o.Clusters.Open(name)
+		return err != nil
+	})
 }
 
 // where are the budgets that are meant.
@@ -171,16 +204,18 @@ func (o *forgetOptions) where() string {
 	return ""
 }
 
-// command is this one as it would be done.
-func (o *forgetOptions) command(gone string) string {
-	text := "kubectl meshpdb forget " + gone + o.where() + o.contextFlag()
-	if len(o.contexts) > 0 {
-		text += " --contexts " + strings.Join(o.contexts, ",")
+// command is this one, in contexts, without --yes.
+func (o *forgetOptions) command(gone string, contexts []string) string {
+	text := "kubectl meshpdb forget " + gone + o.where()
+	if len(contexts) > 0 {
+		text += " --contexts " + strings.Join(contexts, ",")
+	} else {
+		text += o.contextFlag()
 	}
 	if o.reachable {
 		text += " --reachable"
 	}
-	return text + " --yes"
+	return text
 }
 
 func (o *forgetOptions) changes(ctx context.Context, clusters []*Cluster, gone string) ([]change, error) {
@@ -200,14 +235,21 @@ func (o *forgetOptions) changes(ctx context.Context, clusters []*Cluster, gone s
 			if !slices.Contains(names, gone) {
 				continue
 			}
-			if !o.reachable && slices.ContainsFunc(b.Status.Clusters, func(s v1alpha1.ClusterStatus) bool { return s.Name == gone && s.Reachable }) {
-				return nil, fmt.Errorf("context %s can read cluster %s, and budget %s/%s counts on its pods: delete the budget and its pods there first; to forget it all the same: %s", c.Context, gone, b.Namespace, b.Name, strings.TrimSuffix(o.command(gone), " --yes")+" --reachable --yes")
+			change := change{cluster: c, namespace: b.Namespace, name: b.Name}
+			for _, s := range b.Status.Clusters {
+				switch {
+				case s.Name != gone:
+				case !s.Reachable:
+					change.unread = &s.Since
+				case !o.reachable:
+					return nil, fmt.Errorf("nothing was changed: context %s can read cluster %s, and budget %s/%s counts on its pods: delete the budget and its pods there first; to see what forgetting it all the same would change, and risk: %s --reachable", c.Context, gone, b.Namespace, b.Name, o.command(gone, o.contexts))
+				}
 			}
-			left := slices.DeleteFunc(names, func(name string) bool { return name == gone })
-			if len(left) == 0 {
-				return nil, fmt.Errorf("no cluster would be left of budget %s/%s: delete it instead: kubectl delete meshpoddisruptionbudget %s -n %s --context %s", b.Namespace, b.Name, b.Name, b.Namespace, c.Context)
+			change.left = slices.DeleteFunc(names, func(name string) bool { return name == gone })
+			if len(change.left) == 0 {
+				return nil, fmt.Errorf("nothing was changed: no cluster would be left of budget %s/%s: delete it instead: kubectl delete meshpoddisruptionbudget %s -n %s --context %s", b.Namespace, b.Name, b.Name, b.Namespace, c.Context)
 			}
-			all = append(all, change{c, b.Namespace, b.Name, left})
+			all = append(all, change)
 		}
 	}
 	return all, nil

@@ -150,32 +150,43 @@ func (o *historyOptions) from() time.Time {
 }
 
 func (o *historyOptions) tell(all decisions) error {
+	say := &sentences{w: o.Out}
+	if !o.flows.given() && slices.ContainsFunc(all.Decisions, func(d decision) bool { return d.Count > 1 }) {
+		say.say("Of a series of Events only the first message is kept, which may name another cluster than later ones would. Hubble flows keep each; how to read those is told by: kubectl meshpdb history --help\n")
+	}
 	if len(all.Decisions) == 0 {
-		text := "Events are kept for an hour; flow logs (--input-file), metrics and logs of the controllers go back further."
-		if o.flows.given() {
-			text = "That is all of " + o.flows.name() + "."
-		}
-		if from := o.from(); !from.IsZero() {
-			text = "Asked for were those since " + hold.Ago(metav1.NewTime(from), o.Now()) + "."
-		}
-		if _, err := fmt.Fprintf(o.ErrOut, "No decisions about %s found in %s namespace. %s\n", all.Of, all.Namespace, text); err != nil {
+		if _, err := fmt.Fprintf(o.ErrOut, "No decisions about %s found in %s namespace. %s\n", all.Of, all.Namespace, o.noneSaid(all.Of)); err != nil {
 			return err
 		}
 	} else if err := o.table(all.Decisions); err != nil {
 		return err
-	}
-	say := &sentences{w: o.Out}
-	if !o.flows.given() && slices.ContainsFunc(all.Decisions, func(d decision) bool { return d.Count > 1 }) {
-		say.say("Of a series of Events only the first message is kept; what later ones said is not known from Events. Flows keep each, and how to read those is told by: kubectl meshpdb history --help")
 	}
 	for i, r := range all.Budgets {
 		if i > 0 || len(all.Decisions) > 0 {
 			say.say("")
 		}
 		say.say("Now, as context %s sees it:", all.Context)
-		o.held(say, r)
+		o.held(say, all.Context, r)
+	}
+	if last := len(all.Decisions) - 1; o.flows.file != "" && last >= 0 && all.Decisions[last].Budget != "" {
+		say.say("\nA file tells what was. What holds the budget back now, since when, and what would free it: kubectl meshpdb status %s -n %s%s", all.Decisions[last].Budget, all.Namespace, o.contextFlag())
 	}
 	return say.err
+}
+
+// noneSaid says where decisions might be that were not found.
+func (o *historyOptions) noneSaid(of string) string {
+	var words []string
+	switch from := o.from(); {
+	case !from.IsZero():
+		words = append(words, "Searched since "+hold.Ago(metav1.NewTime(from), o.Now())+".")
+	case !o.flows.given():
+		words = append(words, "Events are kept for an hour; flow logs (--input-file), metrics and logs of the controllers go back further.")
+	}
+	if name, isBudget := strings.CutPrefix(of, strings.ToLower(budgetKind)+"/"); isBudget {
+		words = append(words, "If "+name+" is a pod, name it pod/"+name+".")
+	}
+	return strings.Join(words, " ")
 }
 
 // decided returns the budgets that decided, as they stand; those that are gone are left out.
@@ -279,7 +290,8 @@ func (o *historyOptions) table(all []decision) error {
 	}
 	columns := []string{"Last Seen", "Type", "Reason", "Object", "Message"}
 	if o.flows.given() {
-		columns = slices.Insert(columns, 1, "Cluster")
+		// Not who holds anything back: that is in the message.
+		columns = slices.Insert(columns, 1, "Decided In")
 	}
 	return table(o.Out, o.noHeaders, columns, rows)
 }

@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -13,7 +14,9 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/meshpdb/meshpdb/pkg/claim"
 	"github.com/meshpdb/meshpdb/pkg/plugin/hold"
+	"github.com/meshpdb/meshpdb/pkg/roster"
 )
 
 // native is a PodDisruptionBudget that allows nothing.
@@ -52,16 +55,13 @@ func (c *Cluster) exhausted(ctx context.Context, pod *corev1.Pod) ([]native, err
 // nativeFrees says what would let a PodDisruptionBudget allow something that allows nothing.
 func nativeFrees(n *policyv1.PodDisruptionBudget) string {
 	s := &n.Status
-	switch more := s.DesiredHealthy + 1 - s.CurrentHealthy; {
+	switch {
 	case s.DesiredHealthy >= s.ExpectedPods && n.Spec.MinAvailable != nil && n.Spec.MinAvailable.Type == intstr.Int:
 		return fmt.Sprintf("a smaller minAvailable, for it wants all of its pods; or more pods than %d", s.DesiredHealthy)
 	case s.DesiredHealthy >= s.ExpectedPods:
 		return "a change of it, for it wants all of its pods: a larger maxUnavailable or a smaller minAvailable"
-	case more == 1:
-		return "1 more of its pods that is Ready"
-	default:
-		return fmt.Sprintf("%d more of its pods that are Ready", more)
 	}
+	return fmt.Sprintf("%d of its pods Ready, which leaves %d when one goes", s.DesiredHealthy+1, s.DesiredHealthy)
 }
 
 // others says who else than a budget of the mesh refuses a pod, since when, and what would free it.
@@ -78,30 +78,55 @@ func (o *explainOptions) others(say *sentences, e *explanation) {
 	switch {
 	case len(e.Native) > 0 || slices.ContainsFunc(e.Budgets, func(r hold.Report) bool { return len(r.HeldBackBy) > 0 }):
 	case e.NativeUnread != "":
-		say.say("\nWhether a PodDisruptionBudget of this cluster holds it back could not be read: %s.", e.NativeUnread)
+		say.say("\nIf a PodDisruptionBudget of this cluster holds it back, since when and what would free it is not known, for they could not be listed: %s.", e.NativeUnread)
+		say.say("  To see whether you may list them: kubectl auth can-i list poddisruptionbudgets -n %s%s", e.Namespace, o.contextFlag())
 	case len(e.Budgets) == 0:
-		say.say("\nNo budget covers it that allows nothing now, of the mesh or of this cluster: another webhook of this cluster may have refused it.")
+		say.say("\nNo budget holds it up, of the mesh or of this cluster: another webhook of this cluster may have refused it.")
 		say.say("  To see which there are: kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations%s", o.contextFlag())
 	default:
-		for _, r := range e.Budgets {
-			say.say("\nAs this cluster's controller sees it now, %s.", r.Summary(o.Now()))
-		}
-		say.say("  What would free it: what that sentence names; or the next try, if that has just come.")
-		say.say("  To ask again: kubectl meshpdb explain pod/%s -n %s%s", e.Pod, e.Namespace, o.contextFlag())
+		o.passing(say, e)
 	}
+}
+
+// passing is a refusal of which the budget's status shows nothing.
+func (o *explainOptions) passing(say *sentences, e *explanation) {
+	for _, r := range e.Budgets {
+		say.say("\nIt is not spent: %s.", r.Summary(o.Now()))
+	}
+	if strings.Contains(e.Sentence, claim.GivesWay) {
+		say.say("  Since when: now, and for 2s at most.")
+		say.say("  What would free it: the other pod's next try. It goes then, and this one once that one's successor is Ready; or it is not asked for again, and this one goes.")
+	} else {
+		say.say("  Since when: not known; the status of the budget shows nothing of it, so most likely it came just now.")
+		say.say("  What would free it: an end of what the refusal says.")
+	}
+	say.say("  To ask again: %s", o.again(e.Pod, e.Namespace))
+}
+
+// again is the command that explains a pod.
+func (o *explainOptions) again(pod, namespace string) string {
+	return fmt.Sprintf("kubectl meshpdb explain pod/%s -n %s%s", pod, namespace, o.contextFlag())
 }
 
 // unanswered says of an eviction that was neither let go nor refused who is the cause, since when, and what would end it.
 func (o *explainOptions) unanswered(ctx context.Context, c *Cluster, pod string, err error) error {
 	if !strings.Contains(err.Error(), "failed calling webhook") {
-		return fmt.Errorf("the API server did not say whether pod/%s would go: %w", pod, err)
+		return fmt.Errorf("the API server did not say whether pod/%s would go: %w\n  To ask again: %s", pod, err, o.again(pod, c.Namespace))
 	}
-	heard := ""
-	if last := c.heardOf(ctx); last != nil {
-		heard = ", which were heard of last at " + hold.Ago(metav1.NewTime(*last), o.Now())
+	if !ownWebhook.MatchString(err.Error()) {
+		return fmt.Errorf("%w\nA webhook of this cluster that is not meshpdb's does not answer, so the eviction of pod/%s fails.\n  What would free it: an answer of that webhook, or its end.\n  To see who serves it: kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations -o yaml%s", err, pod, o.contextFlag())
 	}
-	return fmt.Errorf("%w\nA webhook of this cluster does not answer, so the eviction of pod/%s fails. If its name ends in meshpdb.io, it is that of this cluster's controllers%s.\n  What would free it: one of them that answers.\n  What is wrong with them: kubectl meshpdb doctor%s", err, pod, heard, o.contextFlag())
+	heard := "Its controllers tell nothing of themselves"
+	if last := c.heardOf(ctx); last != nil && o.Now().Sub(*last) < roster.Stale {
+		heard = fmt.Sprintf("Its controllers told of themselves at %s, so they have stopped since, or the API server has no way to them", hold.Ago(metav1.NewTime(*last), o.Now()))
+	} else if last != nil {
+		heard = "Its controllers have told nothing of themselves since " + hold.Ago(metav1.NewTime(*last), o.Now())
+	}
+	return fmt.Errorf("%w\nThe webhook of meshpdb does not answer in context %s, so the eviction of pod/%s fails. %s.\n  What would free it: a controller of this cluster that answers.\n  To see what is wrong: kubectl meshpdb doctor%s", err, c.Context, pod, heard, o.contextFlag())
 }
+
+// ownWebhook is how the API server names one of meshpdb's webhooks that does not answer.
+var ownWebhook = regexp.MustCompile(`failed calling webhook "[a-z.-]+\.meshpdb\.io"`)
 
 // heardOf is when a controller told of itself last; nil if that is not known.
 func (c *Cluster) heardOf(ctx context.Context) *time.Time {

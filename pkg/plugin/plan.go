@@ -91,7 +91,7 @@ func (o *planOptions) run(ctx context.Context, args []string) error {
 		return err
 	}
 	if (len(args) == 0) == (o.selector == "") {
-		return errors.New("name nodes, or select them by --selector, and not both")
+		return errors.New("name nodes, or select them by --selector: one of the two, and not both")
 	}
 	clusters, err := openAll(o.Clusters, o.contexts)
 	if err != nil {
@@ -144,6 +144,7 @@ func (o *planOptions) nodes(ctx context.Context, clusters []*Cluster, args []str
 	for _, arg := range args {
 		arg = strings.TrimPrefix(arg, "node/")
 		var holders []string
+		twice := false
 		for i, c := range clusters {
 			name, here := nodeIn(c.Context, arg)
 			if !here {
@@ -154,14 +155,18 @@ func (o *planOptions) nodes(ctx context.Context, clusters []*Cluster, args []str
 			case apierrors.IsNotFound(err):
 			case err != nil:
 				return nil, fmt.Errorf("context %s: %w", c.Context, err)
-			case !slices.Contains(found[i], name):
+			case slices.Contains(found[i], name):
+				twice = true
+			default:
 				found[i] = append(found[i], name)
 				holders = append(holders, c.Context+"/"+name)
 			}
 		}
 		switch {
+		case twice:
+			return nil, fmt.Errorf("node %q is named twice", arg)
 		case len(holders) == 0:
-			return nil, fmt.Errorf("node %q was not found, or is named twice", arg)
+			return nil, fmt.Errorf("node %q not found", arg)
 		case len(holders) > 1:
 			return nil, fmt.Errorf("node %q is in several contexts: name it %s", arg, strings.Join(holders, " or "))
 		}
@@ -294,7 +299,9 @@ func (o *planOptions) tell(plan drainPlan, several bool) error {
 		}
 		say.say("")
 	}
-	say.say("%s.", upper(summary(plan)))
+	if len(plan.Steps) > 0 || len(plan.GivesUp) == 0 {
+		say.say("%s.", upper(summary(plan)))
+	}
 	if plan.Later > 0 {
 		say.say("Which pods of a budget go first is decided when they ask; these numbers are as of now.")
 	}
@@ -307,7 +314,7 @@ func (o *planOptions) tell(plan drainPlan, several bool) error {
 		}
 	}
 	for _, g := range plan.GivesUp {
-		say.say("kubectl drain would give up on %s.", strings.ReplaceAll(g, "\n", "; "))
+		say.say("kubectl drain would give up before it evicts anything on %s.", strings.ReplaceAll(g, "\n", "; "))
 	}
 	return say.err
 }
@@ -326,7 +333,7 @@ func goes(s drainplan.Step) string {
 
 func summary(plan drainPlan) string {
 	if len(plan.Steps) == 0 {
-		return fmt.Sprintf("no pod is to be evicted from %s", strings.Join(plan.Nodes, ", "))
+		return fmt.Sprintf("kubectl drain would find no pod to evict on %s", strings.Join(plan.Nodes, ", "))
 	}
 	words := []string{fmt.Sprintf("%d of %s would go at once", plan.AtOnce, count(len(plan.Steps), "pod"))}
 	if plan.Later > 0 {

@@ -23,7 +23,7 @@ import (
 var ledgerResource = schema.GroupVersionResource{Group: v1alpha1.GroupVersion.Group, Version: v1alpha1.GroupVersion.Version, Resource: "disruptionledgers"}
 
 // namePods names the pods that hold budgets back, as far as they are this cluster's. Of other clusters only numbers are
-// known here; then it names the command that tells, if a context has the cluster's name. What may not be read stays unnamed.
+// known here; then it names the command that tells, if a context has the cluster's name, and else says where to ask. What may not be read stays unnamed.
 func (r *root) namePods(ctx context.Context, c *Cluster, reports []hold.Report) {
 	covering := newCoverage(c)
 	name := sync.OnceValue(func() string { return c.meshName(ctx) })
@@ -38,9 +38,11 @@ func (r *root) namePods(ctx context.Context, c *Cluster, reports []hold.Report) 
 				h.Pods = c.absent(ctx, covering, reports[i])
 			} else if _, err := r.Clusters.Open(h.Cluster); err == nil {
 				h.Commands = append(h.Commands, hold.Command{
-					Purpose: "to see which, from " + h.Cluster + " itself",
+					Purpose: "to see which, from " + h.Cluster + "'s own context",
 					Run:     fmt.Sprintf("kubectl meshpdb status %s -n %s --context %s", reports[i].Name, reports[i].Namespace, h.Cluster),
 				})
+			} else {
+				h.Elsewhere = fmt.Sprintf("to see which, in a context of cluster %s: kubectl meshpdb status %s -n %s", h.Cluster, reports[i].Name, reports[i].Namespace)
 			}
 		}
 	}
@@ -87,7 +89,7 @@ func (c *Cluster) absent(ctx context.Context, covering *coverage, r hold.Report)
 		case p.DeletionTimestamp != nil:
 			absent.State, absent.InFlight = "terminating", true
 		case granted[string(p.UID)]:
-			absent.State, absent.InFlight = "its disruption was allowed", true
+			absent.State, absent.InFlight = "disruption allowed, not terminating yet", true
 		case !isReady(p):
 			absent.State = "not Ready"
 		default:

@@ -84,7 +84,7 @@ func (o *statusOptions) run(ctx context.Context, args []string) error {
 	if err := o.table(o.Out, reports); err != nil {
 		return err
 	}
-	return o.tell(o.Out, reports)
+	return o.tell(o.Out, c.Context, reports)
 }
 
 func none(c *Cluster, all bool) string {
@@ -128,12 +128,7 @@ func (o *statusOptions) table(w io.Writer, reports []hold.Report) error {
 		if r.Suspended {
 			allowed = "any here"
 		}
-		available := any(r.Available)
-		if r.Unread() > 0 {
-			// At least: there may be more where nobody can look.
-			available = fmt.Sprintf("%d+", r.Available)
-		}
-		rows = append(rows, []any{r.Name, "(all)", allowed, available, r.Desired, r.Expected, r.InFlight, r.State(now)})
+		rows = append(rows, []any{r.Name, "(all)", allowed, atLeast(r, r.Available), r.Desired, r.Expected, atLeast(r, r.InFlight), r.State(now)})
 		for _, c := range r.Clusters {
 			available, inFlight := any(c.Available), any(c.InFlight)
 			if !c.Reachable {
@@ -157,15 +152,23 @@ func (o *statusOptions) table(w io.Writer, reports []hold.Report) error {
 	return table(w, o.noHeaders, columns, rows)
 }
 
-// tell says in sentences what the table leaves open.
-func (o *statusOptions) tell(w io.Writer, reports []hold.Report) error {
+// atLeast has a + while a cluster cannot be read: there may be more where nobody can look.
+func atLeast(r hold.Report, n int32) string {
+	if r.Unread() > 0 {
+		return fmt.Sprintf("%d+", n)
+	}
+	return fmt.Sprint(n)
+}
+
+// tell says in sentences what the table leaves open, as a context sees it.
+func (o *statusOptions) tell(w io.Writer, context string, reports []hold.Report) error {
 	say := &sentences{w: w}
 	for _, r := range reports {
 		if len(r.HeldBackBy) == 0 && r.Enforced && r.WaitingDisruptions == 0 {
 			continue
 		}
 		say.say("")
-		o.held(say, r)
+		o.held(say, context, r)
 		if !r.Enforced && !r.Suspended {
 			say.say("  It is not enforced in this cluster: %s.", r.NotEnforced)
 		}
@@ -175,10 +178,14 @@ func (o *statusOptions) tell(w io.Writer, reports []hold.Report) error {
 }
 
 // held says what a budget allows, who holds it back, since when, and what would free it.
-func (r *root) held(say *sentences, report hold.Report) {
+func (r *root) held(say *sentences, context string, report hold.Report) {
 	if report.Suspended {
-		say.say("Budget %s is suspended in this cluster: every disruption goes here. The other clusters still keep to it.", report.FullName())
-		say.say("  To hold them here again: kubectl meshpdb resume %s -n %s%s", report.Name, report.Namespace, r.contextFlag())
+		since := ""
+		if report.NotEnforcedSince != nil {
+			since = ", and not enforced there since " + hold.Ago(*report.NotEnforcedSince, r.Now())
+		}
+		say.say("Budget %s is suspended in context %s%s: it holds up no disruption there. The other clusters still keep to it.", report.FullName(), context, since)
+		say.say("  To enforce it there again: kubectl meshpdb resume %s -n %s%s", report.Name, report.Namespace, r.contextFlag())
 		say.say("In the other clusters, %s.", report.Summary(r.Now()))
 	} else {
 		say.say("%s.", upper(report.Summary(r.Now())))
@@ -188,20 +195,30 @@ func (r *root) held(say *sentences, report hold.Report) {
 
 // holders says of each holder since when, and what would free the budget of it.
 func (r *root) holders(say *sentences, report hold.Report, indent string) {
+	if again := report.AllowsAgain(); again != "" {
+		say.say("%s%s.", indent, upper(again))
+	}
 	for _, h := range report.HeldBackBy {
 		say.say("%s%s.", indent, upper(h.Said(r.Now())))
 		if len(h.Pods) > 0 {
 			say.say("%s  These are: %s.", indent, podNames(h.Pods))
 		}
 		say.say("%s  What would free it: %s.", indent, h.Frees)
+		if h.Elsewhere != "" {
+			say.say("%s  %s.", indent, upper(h.Elsewhere))
+		}
 		for _, c := range h.Commands {
-			flag := r.contextFlag()
-			if strings.Contains(c.Run, " --context ") {
-				flag = ""
-			}
-			say.say("%s  %s: %s%s", indent, upper(c.Purpose), c.Run, flag)
+			say.say("%s  %s: %s", indent, upper(c.Purpose), r.inContext(c))
 		}
 	}
+}
+
+// inContext has a command go to the context that was asked for, if it does not say to which.
+func (r *root) inContext(c hold.Command) string {
+	if strings.Contains(c.Run, " --context ") {
+		return c.Run
+	}
+	return c.Run + r.contextFlag()
 }
 
 func (o *statusOptions) waiting(say *sentences, r hold.Report) {

@@ -27,10 +27,10 @@ type suspendOptions struct {
 func (r *root) suspend() *cobra.Command {
 	return r.suspendCommand(&suspendOptions{root: r, suspend: true, print: genericclioptions.NewPrintFlags("suspended")}, &cobra.Command{
 		Use:   "suspend BUDGET...",
-		Short: "Let every disruption in this cluster go, whatever a budget says",
+		Short: "Allow every disruption in this cluster, whatever a budget says",
 		Long: long(`
 			Set spec.suspend of budgets, in one cluster: every disruption of their pods in this
-			cluster goes, and is still counted. The other clusters still keep to the budget, by what is left.`),
+			cluster is allowed, and still counted. The other clusters still keep to the budget, by what is left.`),
 		Example: examples(`
 			# Stop holding anything for db in this cluster
 			kubectl meshpdb suspend db -n prod
@@ -85,7 +85,7 @@ func (o *suspendOptions) run(ctx context.Context, args []string) error {
 		}
 	}
 	if o.suspend && strategy == cmdutil.DryRunNone {
-		_, err = fmt.Fprintf(o.ErrOut, "Warning: every disruption of their pods in context %s goes from now on; the other clusters still keep to the budgets\nTo hold them again: kubectl meshpdb resume %s -n %s%s\n", c.Context, strings.Join(args, " "), c.Namespace, o.contextFlag())
+		_, err = fmt.Fprintf(o.ErrOut, "Warning: every disruption of their pods in context %s is allowed from now on; the other clusters still keep to the budgets\nTo enforce them again: kubectl meshpdb resume %s -n %s%s\n", c.Context, strings.Join(args, " "), c.Namespace, o.contextFlag())
 	}
 	return err
 }

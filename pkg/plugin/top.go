@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,7 +28,7 @@ func (r *root) top() *cobra.Command {
 			Show what kubectl meshpdb status shows and keep it up to date, until Ctrl-C. If
 			the output is no terminal, print a line for each budget at first, and then one
 			whenever something about it changes, who holds it back since when and what would
-			free it included.`),
+			free it included. A number with + is at least so many: some cluster cannot be read.`),
 		Example: examples(`
 			# Watch the budgets of a namespace while nodes are drained
 			kubectl meshpdb top -n prod
@@ -99,7 +100,7 @@ func (o *topOptions) screen(c *Cluster, reports []hold.Report) error {
 	if err := o.table(&page, reports); err != nil {
 		return err
 	}
-	if err := o.tell(&page, reports); err != nil {
+	if err := o.tell(&page, c.Context, reports); err != nil {
 		return err
 	}
 	// At once, so that nothing flickers.
@@ -113,12 +114,15 @@ func (o *topOptions) lines(told map[string]string, reports []hold.Report) error 
 	present := map[string]bool{}
 	for _, r := range reports {
 		present[r.FullName()] = true
-		text := fmt.Sprintf("budget=%s allowed=%d available=%d desired=%d expected=%d inFlight=%d state=%q", r.FullName(), r.Allowed, r.Available, r.Desired, r.Expected, r.InFlight, r.State(time.Time{}))
+		text := fmt.Sprintf("budget=%s allowed=%d available=%s desired=%d expected=%d inFlight=%s state=%q", r.FullName(), r.Allowed, atLeast(r, r.Available), r.Desired, r.Expected, atLeast(r, r.InFlight), r.State(time.Time{}))
 		for _, c := range r.Clusters {
 			text += fmt.Sprintf(" %s=%s", c.Name, share(c))
 		}
 		if frees := r.Frees(); frees != "" {
 			text += fmt.Sprintf(" frees=%q", frees)
+		}
+		if see := o.commands(r); see != "" {
+			text += fmt.Sprintf(" see=%q", see)
 		}
 		if told[r.FullName()] != text {
 			told[r.FullName()] = text
@@ -132,6 +136,17 @@ func (o *topOptions) lines(told map[string]string, reports []hold.Report) error 
 		}
 	}
 	return say.err
+}
+
+// commands that help with what holds a budget back.
+func (o *topOptions) commands(r hold.Report) string {
+	var all []string
+	for _, h := range r.HeldBackBy {
+		for _, c := range h.Commands {
+			all = append(all, o.inContext(c))
+		}
+	}
+	return strings.Join(all, "; ")
 }
 
 func share(c hold.Cluster) string {

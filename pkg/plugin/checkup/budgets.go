@@ -19,7 +19,7 @@ const long = 15 * time.Minute
 // budgets examines every budget, and its Service and namespace.
 func (f Facts) budgets(passed map[Check]string) []Finding {
 	if f.BudgetsErr != nil {
-		return []Finding{unchecked(Budgets, f.BudgetsErr, "the ClusterRole meshpdb-view lets you read budgets; if the kind does not exist, in a checkout of the version that is to run: kubectl apply -k deploy")}
+		return []Finding{unchecked(Budgets, f.BudgetsErr, "the ClusterRole meshpdb-view lets you read budgets; if the kind does not exist, "+f.apply("-k deploy"))}
 	}
 	var all []Finding
 	if f.LookupErr != nil {
@@ -75,11 +75,11 @@ func (f Facts) enforced(b *v1alpha1.MeshPodDisruptionBudget) []Finding {
 	switch {
 	case b.Spec.Suspend:
 		all = append(all, Finding{
-			Level: Warning, Check: Budgets, Message: fmt.Sprintf("budget %s is suspended in this cluster: it holds nothing here", r.FullName()),
+			Level: Warning, Check: Budgets, Message: fmt.Sprintf("budget %s is suspended in this cluster%s: it holds up no disruption here", r.FullName(), f.sinceText(r.NotEnforcedSince)),
 			Fix: fmt.Sprintf("kubectl meshpdb resume %s -n %s --context %s", b.Name, b.Namespace, f.Context),
 		})
 	case !r.Enforced:
-		all = append(all, Finding{Level: Error, Check: Budgets, Message: fmt.Sprintf("budget %s is not enforced: %s", r.FullName(), r.NotEnforced), Fix: enforceFix(b)})
+		all = append(all, Finding{Level: Error, Check: Budgets, Message: fmt.Sprintf("budget %s is not enforced%s: %s", r.FullName(), f.sinceText(r.NotEnforcedSince), r.NotEnforced), Fix: enforceFix(b)})
 	}
 	if n := f.Namespaces[b.Namespace]; n != nil && n.Labels[v1alpha1.NamespaceLabel] != v1alpha1.NamespaceLabelValue && reasonOf(b) != v1alpha1.ReasonProtectedNamespace {
 		all = append(all, Finding{
@@ -134,7 +134,7 @@ func (f Facts) shape(b *v1alpha1.MeshPodDisruptionBudget) []Finding {
 		if known != nil && !slices.Contains(known, c.Name) {
 			all = append(all, Finding{
 				Level: Error, Check: Budgets, Message: fmt.Sprintf("budget %s counts on cluster %s, which is not in this cluster's ClusterMesh configuration", r.FullName(), c.Name),
-				Fix: fmt.Sprintf("connect it (cilium clustermesh connect); if it is gone for ever, see what forgetting it would change, and how: kubectl meshpdb forget %s -A --context %s", c.Name, f.Context),
+				Fix: fmt.Sprintf("connect it (cilium clustermesh connect); if it is gone for ever, see what forgetting it would change in this cluster (all that are left must do it): kubectl meshpdb forget %s -A", c.Name),
 			})
 		}
 		if c.Reachable && c.UnavailableSince != nil && f.Now.Sub(c.UnavailableSince.Time) > long {

@@ -139,7 +139,7 @@ var faults = map[string]struct {
 	// says are words of the message, and of the fix after a bar.
 	says string
 }{
-	"no roster":           {func(_ *testing.T, f *Facts) { f.Roster, f.RosterMissing = nil, true }, Error, Controllers, "no controller tells of itself|apply deploy with -k"},
+	"no roster":           {func(_ *testing.T, f *Facts) { f.Roster, f.RosterMissing = nil, true }, Error, Controllers, "no controller tells of itself|this installs all that is missing, in a checkout"},
 	"roster not readable": {func(_ *testing.T, f *Facts) { f.Roster, f.RosterErr = nil, errors.New("forbidden") }, Unchecked, Controllers, "forbidden|get configmaps"},
 	"a replica is silent": {func(_ *testing.T, f *Facts) {
 		f.Roster = append(f.Roster, replicaOf("a", false))
@@ -174,7 +174,7 @@ var faults = map[string]struct {
 	"a certificate has ended":   {func(_ *testing.T, f *Facts) { f.Roster[0].Certificates[1].Expires = noon.Add(-time.Hour) }, Error, Certificates, "own kvstore ended at 11:00:00Z|clustermesh-apiserver-admin-cert"},
 	"a certificate is not read": {func(_ *testing.T, f *Facts) { f.Roster[0].Certificates[2].Message = "no such file" }, Error, Certificates, "peer c2 cannot be read: no such file|clustermesh-apiserver-remote-cert"},
 
-	"no validating webhooks": {func(_ *testing.T, f *Facts) { f.Validating = nil }, Error, Webhooks, "ValidatingWebhookConfiguration meshpdb does not exist|apply -k deploy"},
+	"no validating webhooks": {func(_ *testing.T, f *Facts) { f.Validating = nil }, Error, Webhooks, "ValidatingWebhookConfiguration meshpdb does not exist|at v0.1.0: kubectl --context c1 apply -f deploy/webhooks.yaml"},
 	"no mutating webhook":    {func(_ *testing.T, f *Facts) { f.Mutating = nil }, Error, Webhooks, "MutatingWebhookConfiguration meshpdb does not exist|apply"},
 	"webhooks not readable":  {func(_ *testing.T, f *Facts) { f.WebhookErr = errors.New("forbidden") }, Unchecked, Webhooks, "forbidden|validatingwebhookconfigurations"},
 	"a webhook is missing":   {func(_ *testing.T, f *Facts) { f.Validating.Webhooks = f.Validating.Webhooks[1:] }, Error, Webhooks, "webhook evictions.meshpdb.io does not exist|apply"},
@@ -200,7 +200,7 @@ var faults = map[string]struct {
 		f.Mutating.Webhooks[0].ClientConfig.CABundle = authority(t, -time.Hour)
 	}, Error, Webhooks, "preconditions.meshpdb.io: every certificate of its caBundle has ended, the last at 11:00:00Z|cainjector"},
 
-	"nobody serves the webhook": {probe(answer(500, metav1.StatusReasonInternalError, `failed calling webhook "preconditions.meshpdb.io": connect: connection refused`)), Error, Webhook, "does not reach it|no controller serves it"},
+	"nobody serves the webhook": {probe(answer(500, metav1.StatusReasonInternalError, `failed calling webhook "preconditions.meshpdb.io": connect: connection refused`)), Error, Webhook, "does not reach it|until a controller serves it"},
 	"the webhook is not known":  {probe(answer(500, metav1.StatusReasonInternalError, `failed calling webhook "x": tls: failed to verify certificate: x509: certificate signed by unknown authority`)), Error, Webhook, "x509|do not fit"},
 	"the webhook hangs":         {probe(answer(500, metav1.StatusReasonInternalError, `failed calling webhook "x": context deadline exceeded`)), Error, Webhook, "deadline|no path"},
 	"no webhook service":        {probe(answer(500, metav1.StatusReasonInternalError, `failed calling webhook "x": service "meshpdb-webhook" not found`)), Error, Webhook, "not found|Service of the webhook is missing"},

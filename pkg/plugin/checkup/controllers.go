@@ -29,7 +29,7 @@ func (f Facts) controllers(passed map[Check]string) []Finding {
 	case f.RosterMissing || len(f.Roster) == 0:
 		return []Finding{{
 			Level: Error, Check: Controllers, Message: "no controller tells of itself: " + where + " is empty or does not exist",
-			Fix: fmt.Sprintf("if they are not installed, apply deploy with -k in a checkout of the version that is to run; if they are in another namespace, name it by --controller-namespace; else see: kubectl -n %s logs deployment/meshpdb-controller", f.Namespace),
+			Fix: fmt.Sprintf("if they run in another namespace, name it by --controller-namespace; if they are installed here, see: kubectl -n %s logs deployment/meshpdb-controller; if they are not, this installs all that is missing, %s", f.Namespace, f.apply("-k deploy")),
 		}}
 	}
 	live := fresh(f)
@@ -45,11 +45,21 @@ func (f Facts) controllers(passed map[Check]string) []Finding {
 	all = append(all, f.readiness(live)...)
 	all = append(all, f.stores(live)...)
 	all = append(all, f.certificates(live)...)
-	passed[Controllers] = fmt.Sprintf("%s of cluster %s can decide, version %s", replicas(len(live)), live[0].Cluster, live[0].Version)
+	passed[Controllers] = fmt.Sprintf("%s of cluster %s said that they can decide, the last at %s; version %s", replicas(len(live)), live[0].Cluster, f.ago(lastWritten(live)), live[0].Version)
 	passed[Peers] = "every peer is read: " + tripsOf(live, func(r roster.Replica) []roster.Store { return r.Peers })
 	passed[KVStore] = "every instance of this cluster's own kvstore is read: " + tripsOf(live, func(r roster.Replica) []roster.Store { return r.Instances })
 	passed[Certificates] = "none ends before " + f.firstEnd(live)
 	return all
+}
+
+func lastWritten(live []roster.Replica) time.Time {
+	last := live[0].Written
+	for _, r := range live {
+		if r.Written.After(last) {
+			last = r.Written
+		}
+	}
+	return last
 }
 
 func (f Facts) stale(r roster.Replica, live int) Finding {
@@ -145,7 +155,7 @@ func peerFix(s roster.Store) string {
 	case strings.Contains(s.Message, "permission denied"):
 		return fmt.Sprintf("the certificate's user may not read cilium/state in %s: use the remote certificate of Cilium", s.Name)
 	}
-	return fmt.Sprintf("start clustermesh-apiserver in %s, or mend the path to it (cilium clustermesh status); if %s is gone for ever, see what forgetting it would change, and how: kubectl meshpdb forget %s -A", s.Name, s.Name, s.Name)
+	return fmt.Sprintf("start clustermesh-apiserver in %s, or mend the path to it (cilium clustermesh status); if %s is gone for ever, see what forgetting it would change in this cluster (all that are left must do it): kubectl meshpdb forget %s -A", s.Name, s.Name, s.Name)
 }
 
 // seenBy says so if not all replicas see it the same way.
@@ -222,6 +232,13 @@ func tripsOf(live []roster.Replica, of func(roster.Replica) []roster.Store) stri
 		words = append(words, fmt.Sprintf("%s %.1f ms", name, trips[name]))
 	}
 	return strings.Join(words, ", ")
+}
+
+func (f Facts) sinceText(t *metav1.Time) string {
+	if t == nil {
+		return ""
+	}
+	return " since " + f.ago(t.Time)
 }
 
 func (f Facts) ago(t time.Time) string { return hold.Ago(metav1.NewTime(t), f.Now) }

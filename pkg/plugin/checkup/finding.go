@@ -96,14 +96,18 @@ func sorted(context string, all []Finding, passed map[Check]string) []Finding {
 	return all
 }
 
-// inContext has the command at the end of a fix go to the context's cluster, if it does not say to which.
+// inContext has the commands of a fix go to the context's cluster, if it does not say to which. A plugin's is at its
+// end, for its flags come after its name.
 func inContext(fix, context string) string {
-	text, command, found := strings.Cut(fix, "kubectl ")
-	if !found || strings.Contains(fix, "--context") {
+	if strings.Contains(fix, "--context") {
 		return fix
 	}
-	if strings.HasPrefix(command, "meshpdb ") {
-		return fix + " --context " + context
+	flag := " --context " + context
+	text, own, found := strings.Cut(fix, "kubectl meshpdb ")
+	text = strings.ReplaceAll(text, "kubectl ", "kubectl"+flag+" ")
+	text = strings.ReplaceAll(text, "cilium clustermesh status", "cilium clustermesh status"+flag)
+	if !found {
+		return text
 	}
-	return text + "kubectl --context " + context + " " + command
+	return text + "kubectl meshpdb " + own + flag
 }

@@ -9,8 +9,6 @@ import (
 	"k8s.io/component-helpers/auth/rbac/validation"
 )
 
-const applyRBAC = "in a checkout of the version that runs: kubectl apply -f deploy/rbac.yaml"
-
 // rbac compares what the controllers may do with what they need.
 func (f Facts) rbac(shipped Shipped, passed map[Check]string) []Finding {
 	if f.RBACErr != nil {
@@ -18,7 +16,7 @@ func (f Facts) rbac(shipped Shipped, passed map[Check]string) []Finding {
 	}
 	var all []Finding
 	say := func(format string, args ...any) {
-		all = append(all, Finding{Level: Error, Check: RBAC, Message: fmt.Sprintf(format, args...), Fix: applyRBAC})
+		all = append(all, Finding{Level: Error, Check: RBAC, Message: fmt.Sprintf(format, args...), Fix: f.apply("-f deploy/rbac.yaml")})
 	}
 	if f.ClusterRole == nil {
 		say("ClusterRole %s does not exist", shipped.ClusterRole.Name)

@@ -17,7 +17,17 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-const applyWebhooks = "in a checkout of the version that runs: kubectl apply -k deploy"
+// apply is the command that brings what this version ships. It names files of the repository, which are of the version
+// that runs: all of it would bring back the image of the checkout as well.
+func (f Facts) apply(what string) string {
+	version := "the version that is to run"
+	if live := fresh(f); len(live) > 0 {
+		version = live[0].Version
+	}
+	return fmt.Sprintf("in a checkout of https://github.com/meshpdb/meshpdb at %s: kubectl apply %s", version, what)
+}
+
+func (f Facts) applyWebhooks() string { return f.apply("-f deploy/webhooks.yaml") }
 
 // webhook is what both kinds of webhooks have in common.
 type webhook struct {
@@ -55,7 +65,7 @@ func (f Facts) webhooks(shipped Shipped, passed map[Check]string) []Finding {
 	}
 	var all []Finding
 	missing := func(kind, name string) {
-		all = append(all, Finding{Level: Error, Check: Webhooks, Message: fmt.Sprintf("%s %s does not exist: no budget is held in this cluster", kind, name), Fix: applyWebhooks})
+		all = append(all, Finding{Level: Error, Check: Webhooks, Message: fmt.Sprintf("%s %s does not exist: no budget is held in this cluster", kind, name), Fix: f.applyWebhooks()})
 	}
 	if f.Validating == nil {
 		missing("ValidatingWebhookConfiguration", shipped.Validating.Name)
@@ -76,7 +86,7 @@ func (f Facts) compare(installed, shipped []webhook) []Finding {
 	for _, want := range shipped {
 		i := indexOf(installed, want.name)
 		if i < 0 {
-			all = append(all, Finding{Level: Error, Check: Webhooks, Message: fmt.Sprintf("webhook %s does not exist", want.name), Fix: applyWebhooks})
+			all = append(all, Finding{Level: Error, Check: Webhooks, Message: fmt.Sprintf("webhook %s does not exist", want.name), Fix: f.applyWebhooks()})
 			continue
 		}
 		for _, problem := range f.differences(installed[i], want) {
@@ -105,30 +115,30 @@ func (f Facts) differences(got, want webhook) []Finding {
 	if g, w := ptr.Deref(got.failure, admissionv1.Fail), ptr.Deref(want.failure, admissionv1.Fail); g != w {
 		message := fmt.Sprintf("failurePolicy is %s, and is shipped as %s", g, w)
 		if g == admissionv1.Ignore {
-			message += ": while meshpdb does not answer, this webhook holds nothing up; others that are shipped as Fail still fail what they are called for"
+			message += ": while meshpdb does not answer, this webhook lets through what it guards; those with Fail refuse what they guard"
 		}
-		say(Error, message, applyWebhooks)
+		say(Error, message, f.applyWebhooks())
 	}
 	if words := conditions(got.matchConditions, want.matchConditions); words != "" {
-		say(Error, words, applyWebhooks)
+		say(Error, words, f.applyWebhooks())
 	}
 	if !equality.Semantic.DeepEqual(got.rules, want.rules) {
-		say(Error, "its rules are not those that are shipped: other requests reach it", applyWebhooks)
+		say(Error, "its rules are not those that are shipped: other requests reach it", f.applyWebhooks())
 	}
 	if !sameSelector(got.namespaces, want.namespaces) {
-		say(Error, "its namespaceSelector is not the one that is shipped: it is called in other namespaces than those with a budget", applyWebhooks)
+		say(Error, "its namespaceSelector is not the one that is shipped: it is called in other namespaces than those with a budget", f.applyWebhooks())
 	}
 	if !sameSelector(got.objects, want.objects) {
-		say(Error, "its objectSelector is not the one that is shipped", applyWebhooks)
+		say(Error, "its objectSelector is not the one that is shipped", f.applyWebhooks())
 	}
 	if g := ptr.Deref(got.sideEffects, admissionv1.SideEffectClassUnknown); g != ptr.Deref(want.sideEffects, admissionv1.SideEffectClassUnknown) {
-		say(Error, fmt.Sprintf("sideEffects is %s, and is shipped as %s: dry-runs fail, or claim what they should not", g, *want.sideEffects), applyWebhooks)
+		say(Error, fmt.Sprintf("sideEffects is %s, and is shipped as %s: dry-runs fail, or claim what they should not", g, *want.sideEffects), f.applyWebhooks())
 	}
 	if g, w := ptr.Deref(got.timeout, 10), ptr.Deref(want.timeout, 10); g < w {
-		say(Warning, fmt.Sprintf("timeoutSeconds is %d, and is shipped as %d: slow answers of a peer become failures of the webhook", g, w), applyWebhooks)
+		say(Warning, fmt.Sprintf("timeoutSeconds is %d, and is shipped as %d: slow answers of a peer become failures of the webhook", g, w), f.applyWebhooks())
 	}
 	if g, w := path(got.client), path(want.client); g != w {
-		say(Error, fmt.Sprintf("its path is %q, and is shipped as %q", g, w), applyWebhooks)
+		say(Error, fmt.Sprintf("its path is %q, and is shipped as %q", g, w), f.applyWebhooks())
 	}
 	if problem, level := f.authority(got.client.CABundle); problem != "" {
 		say(level, problem, "cert-manager's cainjector writes it (annotation cert-manager.io/inject-ca-from): kubectl -n kube-system describe certificate meshpdb-webhook")
@@ -226,13 +236,13 @@ func (f Facts) reachFix(message string) string {
 	case strings.Contains(message, "x509"), strings.Contains(message, "certificate"):
 		return "the serving certificate and the caBundle of the webhook configurations do not fit: kubectl -n kube-system describe certificate meshpdb-webhook"
 	case strings.Contains(message, "not found"):
-		return fmt.Sprintf("the Service of the webhook is missing: %s", applyWebhooks)
+		return fmt.Sprintf("the Service of the webhook is missing: %s", f.applyWebhooks())
 	case strings.Contains(message, "deadline exceeded"), strings.Contains(message, "i/o timeout"):
 		return fmt.Sprintf("the API server has no path to the controllers, or they hang; where the API server is outside of the pod network, they need hostNetwork; see where it is sent: kubectl -n %s get endpointslices -l kubernetes.io/service-name=meshpdb-webhook", f.Namespace)
 	}
 	fix := "until a controller serves it, every eviction in a namespace with a budget fails"
 	if len(fresh(f)) > 0 {
-		fix += " (those that told above that they can decide have died since, or the way to them is broken)"
+		fix += "; the replicas that told of themselves have stopped since, or the API server has no way to them"
 	}
-	return fmt.Sprintf("%s; no controller serves it: kubectl -n %s get pods -l app.kubernetes.io/name=meshpdb-controller", fix, f.Namespace)
+	return fmt.Sprintf("%s: kubectl -n %s get pods -l app.kubernetes.io/name=meshpdb-controller", fix, f.Namespace)
 }

@@ -225,7 +225,7 @@ func (p *planner) full(limits []limit, round int) string {
 			for before := 1; before <= round; before++ {
 				first += p.spent[l.key][before]
 			}
-			return fmt.Sprintf("%s; %s", l.words, others(first))
+			return fmt.Sprintf("%s: %s", others(first), l.words)
 		}
 	}
 	return ""
@@ -233,9 +233,9 @@ func (p *planner) full(limits []limit, round int) string {
 
 func others(n int32) string {
 	if n == 1 {
-		return "1 other pod goes first, and it waits until that one's successor is Ready"
+		return "after 1 other pod was replaced, once that one's successor is Ready"
 	}
-	return fmt.Sprintf("%d other pods go first, and it waits until their successors are Ready", n)
+	return fmt.Sprintf("after %d other pods were replaced, once their successors are Ready", n)
 }
 
 // unready pods cost nothing: with AlwaysAllow they go, else while each budget is met without them.
@@ -275,7 +275,7 @@ func (p *planner) limits(pod Pod) []limit {
 					words: fmt.Sprintf("PodDisruptionBudget %s of %s allows %d now: it needs %d healthy pods and has %d", n.Name, n.Context, n.Allowed, n.Desired, n.Healthy),
 					see:   pod.see("describe poddisruptionbudget", name),
 					held:  allowsNothing(n.Since, p.question.Now),
-					frees: cmp.Or(n.Frees, "more healthy pods") + " in " + n.Context,
+					frees: cmp.Or(n.Frees, "more healthy pods"),
 				})
 			}
 		}

@@ -48,8 +48,8 @@ func TestMake(t *testing.T) {
 	}{
 		{"nothing", nil, "", "", 0},
 		{"no budget", []Pod{pod("c1", "a")}, "AtOnce1", "no budget covers it", 1},
-		{"one after the other over clusters", []Pod{pod("c2", "c", "one"), pod("c1", "a", "one"), pod("c1", "b", "one")}, "AtOnce1 Later2 Later3", "budget prod/one allows 1 now: 9 of 9 pods available, it needs 8 (minAvailable 8); 2 other pods go first, and it waits until their successors are Ready", 3},
-		{"two at a time", []Pod{pod("c1", "a", "two"), pod("c1", "b", "two"), pod("c1", "c", "two")}, "AtOnce1 AtOnce1 Later2", "2 other pods go first", 2},
+		{"one after the other over clusters", []Pod{pod("c2", "c", "one"), pod("c1", "a", "one"), pod("c1", "b", "one")}, "AtOnce1 Later2 Later3", "after 2 other pods were replaced, once their successors are Ready: budget prod/one allows 1 now: 9 of 9 pods available, it needs 8 (minAvailable 8)", 3},
+		{"two at a time", []Pod{pod("c1", "a", "two"), pod("c1", "b", "two"), pod("c1", "c", "two")}, "AtOnce1 AtOnce1 Later2", "after 2 other pods were replaced", 2},
 		{"two budgets", []Pod{pod("c1", "a", "one"), pod("c1", "b", "two"), pod("c1", "c", "one", "two"), pod("c1", "d", "two")}, "AtOnce1 AtOnce1 Later2 AtOnce1", "", 2},
 		{"held back", []Pod{pod("c1", "a", "one"), pod("c1", "b", "spent")}, "AtOnce1 Blocked0", "budget prod/spent allows 0 now: 6 of 9 pods available, it needs 6 (minAvailable 6); cluster c3 cannot be read", 0},
 		{"never", []Pod{pod("c1", "a", "one", "all")}, "Never0", "wants all: it can never allow it", 0},
@@ -116,7 +116,7 @@ func TestSaysSinceWhenAndWhatFrees(t *testing.T) {
 		{pod("c1", "a", "spent"), "(minAvailable 6); 1 of 3 pods is on the way out, since 11:59:00Z (60s ago)", "budget prod/spent", "its successor"},
 		{changed(pod("c1", "a", "broken"), func(p *Pod) { p.Ready = false }), "it needs 6; 1 of 3 pods is on the way out, since 11:59:00Z (60s ago)", "budget prod/broken", "its successor"},
 		{pod("c1", "a", "all"), "wants all: it can never allow it; it allows nothing since 11:59:00Z (60s ago)", "budget prod/all", "more pods"},
-		{changed(pod("c1", "a"), native("shut")), "has 0; it allows nothing since 11:59:00Z (60s ago)", "PodDisruptionBudget prod/shut of c1", "more healthy pods in c1"},
+		{changed(pod("c1", "a"), native("shut")), "has 0; it allows nothing since 11:59:00Z (60s ago)", "PodDisruptionBudget prod/shut of c1", "more healthy pods"},
 	} {
 		q.Pods = []Pod{c.pod}
 		if s := Make(q).Steps[0]; !strings.HasSuffix(s.WaitsFor, c.says) || s.Holder != c.holder || s.Frees != c.frees {

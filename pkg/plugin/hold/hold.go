@@ -47,6 +47,8 @@ type Holder struct {
 	Frees string `json:"frees"`
 	// Commands help with that; each can be typed as it stands.
 	Commands []Command `json:"commands,omitempty"`
+	// Elsewhere says where its pods are named, if no command here can.
+	Elsewhere string `json:"elsewhere,omitempty"`
 	// Pods that are in flight or not available, if the holder is the cluster that was asked.
 	Pods []Pod `json:"pods,omitempty"`
 }
@@ -108,9 +110,10 @@ type Report struct {
 	Since *metav1.Time `json:"since,omitempty"`
 	// Suspended: in the cluster that was asked, the budget holds nothing.
 	Suspended bool `json:"suspended"`
-	// Enforced in the cluster that was asked; NotEnforced says why not.
-	Enforced    bool   `json:"enforced"`
-	NotEnforced string `json:"notEnforced,omitempty"`
+	// Enforced in the cluster that was asked; NotEnforced says why not, and NotEnforcedSince since when, if that is known.
+	Enforced         bool         `json:"enforced"`
+	NotEnforced      string       `json:"notEnforced,omitempty"`
+	NotEnforcedSince *metav1.Time `json:"notEnforcedSince,omitempty"`
 	// Message is the decision's own sentence.
 	Message string `json:"message,omitempty"`
 	// HeldBackBy is empty while something is allowed.
@@ -140,7 +143,7 @@ func Of(b *v1alpha1.MeshPodDisruptionBudget) Report {
 	case enforced == nil:
 		r.NotEnforced = "the controller of this cluster has not looked at it yet"
 	case enforced.Status != metav1.ConditionTrue:
-		r.NotEnforced = enforced.Message
+		r.NotEnforced, r.NotEnforcedSince = enforced.Message, since(enforced.LastTransitionTime)
 	default:
 		r.Enforced = true
 	}
@@ -196,6 +199,26 @@ func (r Report) Counted() string {
 	return fmt.Sprintf("%s%d of %s available", least, r.Available, pods(r.Expected))
 }
 
+// AllowsAgain says when a budget that several hold back allows something again; empty if that is clear from its holders.
+func (r Report) AllowsAgain() string {
+	if len(r.HeldBackBy) < 2 || r.HeldBackBy[0].Reason == Never {
+		return ""
+	}
+	if r.Unread() > 0 {
+		return fmt.Sprintf("it allows one again once %d are known to be available", r.Desired+1)
+	}
+	return fmt.Sprintf("it allows one again once %d are available: %d more than now, wherever", r.Desired+1, r.Desired+1-r.Available)
+}
+
+// names of the clusters that take part.
+func (r *Report) names() []string {
+	var all []string
+	for _, c := range r.Clusters {
+		all = append(all, c.Name)
+	}
+	return all
+}
+
 // Unread is how many clusters cannot be read.
 func (r Report) Unread() int {
 	n := 0
@@ -211,9 +234,9 @@ func (r Report) Unread() int {
 func (r Report) State(now time.Time) string {
 	switch {
 	case r.Suspended && r.Allowed > 0:
-		return "suspended in this cluster, free elsewhere"
+		return "suspended in this cluster" + sinceText(r.NotEnforcedSince, now) + ", free elsewhere"
 	case r.Suspended:
-		return "suspended in this cluster, elsewhere " + r.heldBack(now)
+		return "suspended in this cluster" + sinceText(r.NotEnforcedSince, now) + ", elsewhere " + r.heldBack(now)
 	case r.Allowed > 0 && r.Enforced:
 		return "free"
 	case r.Allowed > 0:
@@ -284,7 +307,7 @@ func (c Cluster) State(now time.Time) string {
 	case !c.Reachable:
 		text, at = cannotBeRead, c.UnreachableSince
 	case c.missing() > 0 && c.InFlight > 0:
-		text = fmt.Sprintf("%d not available, %d in flight", c.missing(), c.InFlight)
+		text = fmt.Sprintf("%d not available, %d of them in flight", c.Unavailable, c.InFlight)
 	case c.missing() > 0:
 		text = fmt.Sprintf("%d not available", c.missing())
 	case c.InFlight > 0:

@@ -74,12 +74,12 @@ func TestWhoHoldsItBack(t *testing.T) {
 		{"on the way out", []change{short(2, 1)}, "c2 InFlight 2m0s", "1 of 3 pods in cluster c2 is in flight (on the way out, and not replaced yet)", "the pod's successor, once it is Ready in c2", "held back by c2 since 11:58:00Z (2m ago)"},
 		{"several on the way out", []change{short(1, 2)}, "c2 InFlight 2m0s", "2 of 3 pods in cluster c2 are in flight (on the way out, and not replaced yet)", "the pods' successors, once they are Ready in c2", "held back by c2 since 11:58:00Z (2m ago)"},
 		{"not available", []change{short(1, 0)}, "c2 Unavailable 2m0s", "2 of 3 pods in cluster c2 are not available", "the missing pods, once they are Ready in c2", "held back by c2 since 11:58:00Z (2m ago)"},
-		{"both", []change{short(1, 1)}, "c2 Unavailable 2m0s", "1 of 3 pods in cluster c2 is not available, and 1 is in flight (on the way out)", "Ready", "held back by c2 since 11:58:00Z (2m ago)"},
+		{"both", []change{short(1, 1)}, "c2 Unavailable 2m0s", "2 of 3 pods in cluster c2 are not available, 1 of them in flight (on the way out)", "Ready", "held back by c2 since 11:58:00Z (2m ago)"},
 		{"unread, and those that people can free first", []change{short(2, 1), lost}, "c3 Unread 1m30s, c2 InFlight 2m0s", "cluster c3 cannot be read: its kvstore does not answer in time", "if c3 is gone for ever, forgetting it", "held back by c3 since 11:58:30Z (90s ago), c2 since 11:58:00Z (2m ago)"},
-		{"never", []change{short(2, 1), func(b *v1alpha1.MeshPodDisruptionBudget) { b.Status.DesiredHealthy = 9 }}, " Never 1m0s, c2 InFlight 2m0s", "budget prod/db with maxUnavailable 1 wants all of its 9 pods available", "smaller minAvailable; or more pods than 9", "allows nothing since 11:59:00Z (60s ago), and cannot allow any with 9 pods: maxUnavailable 1 wants all 9"},
+		{"never", []change{short(2, 1), func(b *v1alpha1.MeshPodDisruptionBudget) { b.Status.DesiredHealthy = 9 }}, " Never 1m0s, c2 InFlight 2m0s", "budget prod/db with maxUnavailable 1 wants all of its 9 pods available", "a larger maxUnavailable, in every cluster that holds the budget (c1, c2, c3); or more pods than 9", "allows nothing since 11:59:00Z (60s ago), and cannot allow any with 9 pods: maxUnavailable 1 wants all 9"},
 		{"another cluster's bound", []change{func(b *v1alpha1.MeshPodDisruptionBudget) {
 			b.Status.DesiredHealthy, b.Status.Clusters[1].Bound = 9, "minAvailable 100%"
-		}}, " Never 1m0s", "with minAvailable 100% of cluster c1 wants", "a change of the budget in every cluster", "allows nothing since 11:59:00Z (60s ago), and can never allow any: minAvailable 100% of cluster c1 wants all 9"},
+		}}, " Never 1m0s", "with minAvailable 100% of cluster c1 wants", "a smaller minAvailable, in every cluster that holds the budget (c1, c2, c3)", "allows nothing since 11:59:00Z (60s ago), and can never allow any: minAvailable 100% of cluster c1 wants all 9"},
 		{"no pods", []change{func(b *v1alpha1.MeshPodDisruptionBudget) { b.Status.ExpectedPods = 0 }}, " NoPods 1m0s", "no cluster expects a pod of service db", "pods", "no pods since 11:59:00Z (60s ago)"},
 		{"new", []change{func(b *v1alpha1.MeshPodDisruptionBudget) { b.Generation = 3 }}, " Unobserved ", "no controller has looked at budget prod/db", "once it has looked", "not looked at yet"},
 		{"never looked at", []change{func(b *v1alpha1.MeshPodDisruptionBudget) {
@@ -118,7 +118,7 @@ func TestWhoHoldsItBack(t *testing.T) {
 
 func TestRows(t *testing.T) {
 	r := Of(budgetOf(short(1, 1), lost))
-	want := map[string]string{"c1": "complete", "c2": "1 not available, 1 in flight since 11:58:00Z (2m ago)", "c3": "cannot be read since 11:58:30Z (90s ago)"}
+	want := map[string]string{"c1": "complete", "c2": "2 not available, 1 of them in flight since 11:58:00Z (2m ago)", "c3": "cannot be read since 11:58:30Z (90s ago)"}
 	last := ""
 	for _, c := range r.Clusters {
 		if got := c.State(noon); got != want[c.Name] || c.Name < last {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -56,16 +57,16 @@ func holder(c Cluster) (Holder, bool) {
 	case !c.Reachable:
 		h.Reason, h.Since = Unread, c.UnreachableSince
 		h.Sentence = fmt.Sprintf("cluster %s %s: %s", c.Name, cannotBeRead, c.Message)
-		h.Frees = fmt.Sprintf("cluster %s, once its kvstore can be read again; or, if %s is gone for ever, forgetting it", c.Name, c.Name)
+		h.Frees = fmt.Sprintf("cluster %s, once its kvstore (clustermesh-apiserver) can be read again; or, if %s is gone for ever, forgetting it", c.Name, c.Name)
 		h.Commands = []Command{
 			doctor("to see what is wrong"),
-			{fmt.Sprintf("to see what forgetting %s would change, and how to do it", c.Name), fmt.Sprintf("kubectl meshpdb forget %s -A", c.Name)},
+			{fmt.Sprintf("to see what forgetting %s would change in this cluster (all that are left must do it)", c.Name), fmt.Sprintf("kubectl meshpdb forget %s -A", c.Name)},
 		}
 	case c.missing() > 0:
 		h.Reason = Unavailable
-		h.Sentence = fmt.Sprintf("%d of %s in cluster %s %s not available", c.missing(), pods(c.Expected), c.Name, are(c.missing()))
+		h.Sentence = fmt.Sprintf("%d of %s in cluster %s %s not available", c.Unavailable, pods(c.Expected), c.Name, are(c.Unavailable))
 		if c.InFlight > 0 {
-			h.Sentence += fmt.Sprintf(", and %d %s in flight (on the way out)", c.InFlight, are(c.InFlight))
+			h.Sentence += fmt.Sprintf(", %d of them in flight (on the way out)", c.InFlight)
 		}
 		h.Frees = fmt.Sprintf("the missing pods, once they are Ready in %s", c.Name)
 	case c.InFlight > 0 && c.Available < c.Expected:
@@ -82,13 +83,21 @@ func holder(c Cluster) (Holder, bool) {
 func never(r *Report) Holder {
 	h := Holder{
 		Reason: Never, Since: r.Since, Sentence: fmt.Sprintf("budget %s with %s wants all of its %s available", r.FullName(), strictest(r), pods(r.Expected)),
-		Frees:    "a change of the budget in every cluster that holds it: a larger maxUnavailable, or a smaller minAvailable",
+		Frees:    fmt.Sprintf("%s, in every cluster that holds the budget (%s)", looser(strictest(r)), strings.Join(r.names(), ", ")),
 		Commands: []Command{{"to change it here", fmt.Sprintf("kubectl edit meshpoddisruptionbudget %s -n %s", r.Name, r.Namespace)}},
 	}
 	if r.morePodsFree() {
 		h.Frees += "; or more pods than " + fmt.Sprint(r.Expected)
 	}
 	return h
+}
+
+// looser names the change that a bound needs.
+func looser(bound string) string {
+	if strings.HasPrefix(bound, budget.MinAvailable.String()) {
+		return "a smaller minAvailable"
+	}
+	return "a larger maxUnavailable"
 }
 
 // neverAny says whether it is for ever that the budget allows nothing.
