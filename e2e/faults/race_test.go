@@ -1,11 +1,14 @@
 package faults
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -176,6 +179,7 @@ func (r *race) judge(t *testing.T, all []racer, seed uint64) {
 		report, err := history.Check(h, history.Options{Lag: scenario.Lag, Limit: searchTime})
 		must(t, err)
 		t.Logf("%s", report)
+		t.Logf("while it lay idle:\n%s", r.saidWithin(w.tally, report.Budgets[0].Idle))
 		if report.Verdict() != history.Held {
 			t.Errorf("seed %d: the history is %s", seed, report.Verdict())
 			keep(t, h)
@@ -191,6 +195,26 @@ func (r *race) judge(t *testing.T, all []racer, seed uint64) {
 	mesh.rows.race = s.table(r, seed)
 	t.Log("\n" + mesh.rows.race)
 }
+
+// saidWithin counts what callers were told within a span of the race, the most frequent first, without what tells one pod or moment from another.
+func (r *race) saidWithin(tally *scenario.Tally, span history.Span) string {
+	said := map[string]int{}
+	for _, q := range tally.Requests() {
+		if at := q.Answered.Sub(r.begun); at < span.From || at > span.To {
+			continue
+		}
+		said[fmt.Sprintf("%s %s %s", q.Cluster, q.Answer, passing.ReplaceAllString(q.Sentence, ""))]++
+	}
+	words := slices.SortedFunc(maps.Keys(said), func(a, b string) int { return cmp.Or(said[b]-said[a], strings.Compare(a, b)) })
+	var b strings.Builder
+	for _, w := range words[:min(len(words), 25)] {
+		fmt.Fprintf(&b, "%6d %s\n", said[w], w)
+	}
+	return b.String()
+}
+
+// passing are the names of pods and the ages in a sentence.
+var passing = regexp.MustCompile(`-[a-z0-9]{8,10}-[a-z0-9]{5}\b|, by a view at most \w+ old`)
 
 // keep writes a history beside the logs.
 func keep(t *testing.T, h history.History) {

@@ -11,6 +11,8 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/meshpdb/meshpdb/pkg/history"
 )
 
 // Tally is what became of the requests to evict.
@@ -36,7 +38,11 @@ func (t *Tally) Record(cluster, pod string, took time.Duration, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
-	t.requests = append(t.requests, Request{Cluster: cluster, Pod: pod, Asked: now.Add(-took), Answered: now, Answer: answerTo(err)})
+	request := Request{Cluster: cluster, Pod: pod, Asked: now.Add(-took), Answered: now, Answer: answerTo(err)}
+	if request.Answer == history.Refused {
+		request.Sentence = Sentence(err)
+	}
+	t.requests = append(t.requests, request)
 	sentence := ""
 	switch {
 	case err == nil:
@@ -44,7 +50,7 @@ func (t *Tally) Record(cluster, pod string, took time.Duration, err error) {
 		sentence = "allowed"
 	case apierrors.IsTooManyRequests(err):
 		t.refused++
-		t.refusal = Refusal{Cluster: cluster, Sentence: Sentence(err)}
+		t.refusal = Refusal{Cluster: cluster, Sentence: request.Sentence}
 		sentence = "refused: " + t.refusal.Sentence
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
 		return

@@ -28,6 +28,8 @@ type Request struct {
 	// Answered is when the answer came, or when nobody waited for it any longer.
 	Asked, Answered time.Time
 	Answer          history.Answer
+	// Sentence of a refusal.
+	Sentence string
 }
 
 // Took is the time from the question to the answer.
