@@ -2,13 +2,9 @@ package e2e
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -263,69 +258,6 @@ func useRareOptions(t *testing.T) {
 	wantUsed(t, time.Minute, permission{"discovery.k8s.io", "endpointslices", "watch"})
 	useControllers(t, mesh.binary)
 	back = true
-}
-
-// wantMetrics reads the metrics of a controller as a stranger and as somebody who is bound to meshpdb-metrics.
-func wantMetrics(t *testing.T, c *scenario.Cluster) {
-	t.Helper()
-	controller := sandboxCluster(t, c.Name).Controllers[0]
-	trust := x509.NewCertPool()
-	pem, err := os.ReadFile(filepath.Join(filepath.Dir(controller.Kubeconfig), "webhook", "ca.crt"))
-	if err != nil || !trust.AppendCertsFromPEM(pem) {
-		t.Fatalf("read CA: %v", err)
-	}
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "scraper"}}
-	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "scraper"},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "meshpdb-metrics"},
-		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "default", Name: "scraper"}},
-	}
-	if _, err := c.Client.CoreV1().ServiceAccounts("default").Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	token, err := c.Client.CoreV1().ServiceAccounts("default").CreateToken(t.Context(), "scraper", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx := context.WithoutCancel(t.Context())
-		_ = c.Client.CoreV1().ServiceAccounts("default").Delete(ctx, "scraper", metav1.DeleteOptions{})
-		_ = c.Client.RbacV1().ClusterRoleBindings().Delete(ctx, "scraper", metav1.DeleteOptions{})
-	})
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trust, MinVersion: tls.VersionTLS13}}}
-	defer client.CloseIdleConnections()
-	get := func(token string) (int, string) {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https"+strings.TrimPrefix(controller.MetricsURL, "http"), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		request.Header.Set("Authorization", "Bearer "+token)
-		response, err := client.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer response.Body.Close()
-		body, err := io.ReadAll(response.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return response.StatusCode, string(body)
-	}
-	if code, _ := get("nonsense"); code != http.StatusUnauthorized {
-		t.Errorf("nobody: %d", code)
-	}
-	if code, _ := get(token.Status.Token); code != http.StatusForbidden {
-		t.Errorf("a stranger: %d", code)
-	}
-	if _, err := c.Client.RbacV1().ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, 20*time.Second, "metrics for who is bound to meshpdb-metrics", func() error {
-		if code, body := get(token.Status.Token); code != http.StatusOK || !strings.Contains(body, "meshpdb_peer_reachable") {
-			return fmt.Errorf("%d", code)
-		}
-		return nil
-	})
 }
 
 // ownedByAnotherKind adds a pod of the workload whose owner is of a kind that only its scale subresource describes.

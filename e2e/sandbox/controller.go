@@ -170,9 +170,15 @@ func (c *Cluster) newController(ctx context.Context, name, binary string, args [
 	return p, nil
 }
 
+// webhookSubject has the address at which the API server calls the webhook here, and the name that deploy/controller.yaml
+// asks cert-manager for, which who scrapes the metrics expects.
+func (c *Cluster) webhookSubject() subject {
+	return subject{name: "meshpdb-webhook", hosts: []string{c.addr, "meshpdb-webhook." + controllerNamespace + ".svc"}}
+}
+
 func (p *Controller) writeFiles(ctx context.Context, webhookDir string) error {
 	c := p.cluster
-	webhook, err := c.ca.issue(subject{name: "meshpdb-webhook", hosts: []string{c.addr}})
+	webhook, err := c.ca.issue(c.webhookSubject())
 	if err != nil {
 		return err
 	}

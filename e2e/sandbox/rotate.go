@@ -67,7 +67,7 @@ func (i *Instance) RenewCertificates() error {
 
 // RenewWebhookCertificate writes a new serving certificate.
 func (p *Controller) RenewWebhookCertificate() error {
-	pair, err := p.cluster.ca.issue(subject{name: "meshpdb-webhook", hosts: []string{p.cluster.addr}})
+	pair, err := p.cluster.ca.issue(p.cluster.webhookSubject())
 	if err != nil {
 		return err
 	}
