@@ -50,6 +50,7 @@ func TestStatus(t *testing.T) {
 	other := named("mail", cutOff, elsewhere)
 	other.Namespace = "office"
 	f.add(t, "c1", budgetOf(spent), suspended, spentAndSuspended, waits, strict, other)
+	f.add(t, "c2")
 	f.wantGolden(t, "status", "status", "status db", "status cache --context c1", "status -A --no-headers", "status none", "status -A db", "status db -o yaml", "status db -o name")
 	f.add(t, "c1", budgetOf())
 	f.wantGolden(t, "status-well", "status", "status -o jsonpath={.budgets[0].disruptionsAllowed}")
@@ -75,6 +76,7 @@ func TestExplain(t *testing.T) {
 		podOf("old-0", "db", "n1", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }),
 	}
 	f.add(t, "c1", append(objects, budgetOf(spent), named("web"))...)
+	f.add(t, "c2")
 	f.answers["prod/db-0"] = denied(sentence)
 	f.wantGolden(t, "explain", "explain pod/db-0", "explain db-0 -o jsonpath={.sentence}", "explain pods/web-0", "explain alone-0", "explain pod/old-0", "explain web-0 -o json", "explain mpdb/db", "explain pod/none")
 	if len(f.evictions) != 6 {

@@ -205,7 +205,7 @@ func (r *root) holders(say *sentences, report hold.Report, indent string) {
 		}
 		say.say("%s  What would free it: %s.", indent, h.Frees)
 		if h.Elsewhere != "" {
-			say.say("%s  %s.", indent, upper(h.Elsewhere))
+			say.say("%s  %s", indent, upper(h.Elsewhere))
 		}
 		for _, c := range h.Commands {
 			say.say("%s  %s: %s", indent, upper(c.Purpose), r.inContext(c))

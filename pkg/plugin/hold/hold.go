@@ -93,6 +93,10 @@ type Cluster struct {
 // missing are the pods that are not available and not in flight either.
 func (c Cluster) missing() int32 { return max(0, c.Unavailable-c.InFlight) }
 
+// leaving are the pods in flight that are missed. A pod counts as in flight for seconds after it was replaced, until its
+// claim is dropped, and for as long as nobody publishes the cluster's pods, so there may be more in flight than expected.
+func (c Cluster) leaving() int32 { return min(c.InFlight, c.Unavailable) }
+
 // Report is what there is to say of a budget.
 type Report struct {
 	Namespace string `json:"namespace"`
@@ -311,7 +315,7 @@ func (c Cluster) State(now time.Time) string {
 	case c.missing() > 0:
 		text = fmt.Sprintf("%d not available", c.missing())
 	case c.InFlight > 0:
-		text = fmt.Sprintf("%d in flight", c.InFlight)
+		text = fmt.Sprintf("%d in flight", cmp.Or(c.leaving(), c.InFlight))
 	default:
 		return "complete"
 	}

@@ -73,6 +73,7 @@ func TestWhoHoldsItBack(t *testing.T) {
 		{"free", []change{allowed(1)}, "", "", "", "free"},
 		{"on the way out", []change{short(2, 1)}, "c2 InFlight 2m0s", "1 of 3 pods in cluster c2 is in flight (on the way out, and not replaced yet)", "the pod's successor, once it is Ready in c2", "held back by c2 since 11:58:00Z (2m ago)"},
 		{"several on the way out", []change{short(1, 2)}, "c2 InFlight 2m0s", "2 of 3 pods in cluster c2 are in flight (on the way out, and not replaced yet)", "the pods' successors, once they are Ready in c2", "held back by c2 since 11:58:00Z (2m ago)"},
+		{"more in flight than missing", []change{short(2, 3)}, "c2 InFlight 2m0s", "1 of 3 pods in cluster c2 is in flight", "the pod's successor, once it is Ready in c2", "held back by c2 since 11:58:00Z (2m ago)"},
 		{"not available", []change{short(1, 0)}, "c2 Unavailable 2m0s", "2 of 3 pods in cluster c2 are not available", "the missing pods, once they are Ready in c2", "held back by c2 since 11:58:00Z (2m ago)"},
 		{"both", []change{short(1, 1)}, "c2 Unavailable 2m0s", "2 of 3 pods in cluster c2 are not available, 1 of them in flight (on the way out)", "Ready", "held back by c2 since 11:58:00Z (2m ago)"},
 		{"unread, and those that people can free first", []change{short(2, 1), lost}, "c3 Unread 1m30s, c2 InFlight 2m0s", "cluster c3 cannot be read: its kvstore does not answer in time", "if c3 is gone for ever, forgetting it", "held back by c3 since 11:58:30Z (90s ago), c2 since 11:58:00Z (2m ago)"},

@@ -71,8 +71,8 @@ func holder(c Cluster) (Holder, bool) {
 		h.Frees = fmt.Sprintf("the missing pods, once they are Ready in %s", c.Name)
 	case c.InFlight > 0 && c.Available < c.Expected:
 		h.Reason = InFlight
-		h.Sentence = fmt.Sprintf("%d of %s in cluster %s %s in flight (on the way out, and not replaced yet)", c.InFlight, pods(c.Expected), c.Name, are(c.InFlight))
-		h.Frees = fmt.Sprintf("%s Ready in %s", successors(c.InFlight), c.Name)
+		h.Sentence = fmt.Sprintf("%d of %s in cluster %s %s in flight (on the way out, and not replaced yet)", c.leaving(), pods(c.Expected), c.Name, are(c.leaving()))
+		h.Frees = fmt.Sprintf("%s Ready in %s", successors(c.leaving()), c.Name)
 	default:
 		return h, false
 	}
