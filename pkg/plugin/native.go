@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -32,24 +33,54 @@ type native struct {
 	Frees string `json:"frees"`
 }
 
-// exhausted are the PodDisruptionBudgets of a pod that allow nothing.
-func (c *Cluster) exhausted(ctx context.Context, pod *corev1.Pod) ([]native, error) {
-	list, err := c.Kube.PolicyV1().PodDisruptionBudgets(pod.Namespace).List(ctx, metav1.ListOptions{})
+// selecting is a PodDisruptionBudget with its selector decoded.
+type selecting struct {
+	policyv1.PodDisruptionBudget
+	selector labels.Selector
+}
+
+func (s *selecting) fullName() string { return s.Namespace + "/" + s.Name }
+
+func (s *selecting) selects(pod *corev1.Pod) bool {
+	return s.Namespace == pod.Namespace && s.selector.Matches(labels.Set(pod.Labels))
+}
+
+// natives are the PodDisruptionBudgets of a namespace, of all if it is empty.
+func (c *Cluster) natives(ctx context.Context, namespace string) ([]selecting, error) {
+	list, err := c.Kube.PolicyV1().PodDisruptionBudgets(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
 	}
-	var all []native
-	for i := range list.Items {
-		n := &list.Items[i]
+	var all []selecting
+	for _, n := range list.Items {
 		selector, err := metav1.LabelSelectorAsSelector(n.Spec.Selector)
 		if err != nil {
-			return nil, fmt.Errorf("decode PodDisruptionBudget %s: %w", n.Name, err)
+			return nil, fmt.Errorf("decode PodDisruptionBudget %s/%s: %w", n.Namespace, n.Name, err)
 		}
-		if selector.Matches(labels.Set(pod.Labels)) && n.Status.DisruptionsAllowed <= 0 {
-			all = append(all, native{n.Name, n.Status.CurrentHealthy, n.Status.DesiredHealthy, n.Status.ExpectedPods, allowedSince(n), nativeFrees(n)})
-		}
+		all = append(all, selecting{n, selector})
 	}
 	return all, nil
+}
+
+// exhausted are the PodDisruptionBudgets of a pod that allow nothing.
+func (c *Cluster) exhausted(ctx context.Context, pod *corev1.Pod) ([]native, error) {
+	natives, err := c.natives(ctx, pod.Namespace)
+	var all []native
+	for i := range natives {
+		n := &natives[i]
+		if n.selects(pod) && n.Status.DisruptionsAllowed <= 0 {
+			all = append(all, native{n.Name, n.Status.CurrentHealthy, n.Status.DesiredHealthy, n.Status.ExpectedPods, allowedSince(&n.PodDisruptionBudget), nativeFrees(&n.PodDisruptionBudget)})
+		}
+	}
+	return all, err
+}
+
+// allowedSince is when a PodDisruptionBudget began to allow something, or nothing.
+func allowedSince(n *policyv1.PodDisruptionBudget) *metav1.Time {
+	if c := meta.FindStatusCondition(n.Status.Conditions, policyv1.DisruptionAllowedCondition); c != nil && !c.LastTransitionTime.IsZero() {
+		return &c.LastTransitionTime
+	}
+	return nil
 }
 
 // nativeFrees says what would let a PodDisruptionBudget allow something that allows nothing.

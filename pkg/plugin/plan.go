@@ -10,11 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/kubectl/pkg/drain"
 
 	"github.com/meshpdb/meshpdb/pkg/plugin/drainplan"
@@ -202,19 +199,16 @@ func (o *planOptions) gather(ctx context.Context, c *Cluster, nodes []string, pl
 	for i := range budgets {
 		p.reports = append(p.reports, hold.Of(&budgets[i]))
 	}
-	native, err := c.Kube.PolicyV1().PodDisruptionBudgets("").List(ctx, metav1.ListOptions{})
+	natives, err := c.natives(ctx, "")
 	if err != nil {
 		return p, err
 	}
-	natives := map[string]labels.Selector{}
-	for _, n := range native.Items {
-		name := n.Namespace + "/" + n.Name
-		selector, err := metav1.LabelSelectorAsSelector(n.Spec.Selector)
-		if err != nil {
-			return p, fmt.Errorf("decode PodDisruptionBudget %s: %w", name, err)
-		}
-		natives[name] = selector
-		p.natives = append(p.natives, drainplan.Native{Context: c.Context, Name: name, Allowed: n.Status.DisruptionsAllowed, Healthy: n.Status.CurrentHealthy, Desired: n.Status.DesiredHealthy, Since: allowedSince(&n), Frees: nativeFrees(&n)})
+	for i := range natives {
+		n := &natives[i]
+		p.natives = append(p.natives, drainplan.Native{
+			Context: c.Context, Name: n.fullName(), Allowed: n.Status.DisruptionsAllowed, Healthy: n.Status.CurrentHealthy, Desired: n.Status.DesiredHealthy,
+			Since: allowedSince(&n.PodDisruptionBudget), Frees: nativeFrees(&n.PodDisruptionBudget),
+		})
 	}
 	covering := newCoverage(c)
 	for _, node := range nodes {
@@ -235,9 +229,9 @@ func (o *planOptions) gather(ctx context.Context, c *Cluster, nodes []string, pl
 					planned.Budgets = append(planned.Budgets, name)
 				}
 			}
-			for name, selector := range natives {
-				if strings.HasPrefix(name, pod.Namespace+"/") && selector.Matches(labels.Set(pod.Labels)) {
-					planned.Native = append(planned.Native, name)
+			for i := range natives {
+				if natives[i].selects(&pod) {
+					planned.Native = append(planned.Native, natives[i].fullName())
 				}
 			}
 			slices.Sort(planned.Native)
@@ -245,14 +239,6 @@ func (o *planOptions) gather(ctx context.Context, c *Cluster, nodes []string, pl
 		}
 	}
 	return p, nil
-}
-
-// allowedSince is when a PodDisruptionBudget began to allow something, or nothing.
-func allowedSince(n *policyv1.PodDisruptionBudget) *metav1.Time {
-	if c := meta.FindStatusCondition(n.Status.Conditions, policyv1.DisruptionAllowedCondition); c != nil && !c.LastTransitionTime.IsZero() {
-		return &c.LastTransitionTime
-	}
-	return nil
 }
 
 // drained returns the pods that kubectl drain would evict, by its own filters.
