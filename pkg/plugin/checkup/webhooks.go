@@ -241,8 +241,8 @@ func (f Facts) reachFix(message string) string {
 		return fmt.Sprintf("the API server has no path to the controllers, or they hang; where the API server is outside of the pod network, they need hostNetwork; see where it is sent: kubectl -n %s get endpointslices -l kubernetes.io/service-name=meshpdb-webhook", f.Namespace)
 	}
 	fix := "until a controller serves it, every eviction in a namespace with a budget fails"
-	if len(fresh(f)) > 0 {
-		fix += "; the replicas that told of themselves have stopped since, or the API server has no way to them"
+	if live := fresh(f); len(live) > 0 {
+		fix += fmt.Sprintf("; the replicas that told of themselves at %s have stopped since, or the API server has no way to them", f.ago(lastWritten(live)))
 	}
 	return fmt.Sprintf("%s: kubectl -n %s get pods -l app.kubernetes.io/name=meshpdb-controller", fix, f.Namespace)
 }
