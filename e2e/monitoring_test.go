@@ -88,7 +88,9 @@ func applyMonitoring(t *testing.T, c *scenario.Cluster) podMonitor {
 	// Strict: a field that the operator does not know is an error.
 	manifests := []string{"-k", filepath.Join("..", "deploy", "monitoring")}
 	kubectl(ctx, append([]string{"apply", "--validate=strict"}, manifests...)...)
-	t.Cleanup(func() { kubectl(ctx, append([]string{"delete", "--wait=false", "--ignore-not-found"}, manifests...)...) })
+	t.Cleanup(func() {
+		kubectl(ctx, append([]string{"delete", "--wait=false", "--ignore-not-found"}, manifests...)...)
+	})
 	kubectl(ctx, "get", "prometheusrule", "meshpdb", "-n", "kube-system")
 	var monitor podMonitor
 	if err := json.Unmarshal([]byte(kubectl(ctx, "get", "podmonitor", "meshpdb-controller", "-n", "kube-system", "-o", "json")), &monitor); err != nil {

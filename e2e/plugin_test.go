@@ -128,7 +128,7 @@ func TestPluginExplainsTheNextDenial(t *testing.T) {
 		for _, c := range []*scenario.Cluster{c1, c3} {
 			wantExplained(t, c, w.Namespace, firstPod(t, w, c).Name, "c2 2/3")
 		}
-		t.Log(wantSays(t, 20*time.Second, 0, "status db -n plugin-explain --context c1", "held back by c2 since ", "1 of 3 pods in cluster c2 is not available, since ", "What would free it: the missing pods, once they are Ready in c2"))
+		t.Log(wantSays(t, 20*time.Second, 0, "status db -n plugin-explain --context c1", "held back by c2 since ", "1 of 3 pods in cluster c2 is not available since ", "What would free it: the missing pods, once they are Ready in c2"))
 		t.Log(wantSays(t, 20*time.Second, 1, "explain "+pod.Name+" -n plugin-explain --context c1", "would not go now:", "since "))
 		t.Log(wantSays(t, 20*time.Second, 0, "history db -n plugin-explain --context c1", "DisruptionRefused", "meshpoddisruptionbudget/db"))
 		annotatePod(t, c2, &missing, "null")
@@ -169,7 +169,7 @@ func TestPluginExplainsTheNextDenial(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantExplained(t, c1, alone.Namespace, name, "The disruption budget db needs 1 healthy pods")
-		wantSays(t, 20*time.Second, 1, "explain "+name+" -n plugin-native --context c1", "PodDisruptionBudget plugin-native/db, which counts this cluster only, allows nothing since ", "What would free it: a change of it")
+		wantSays(t, 20*time.Second, 1, "explain "+name+" -n plugin-native --context c1", "PodDisruptionBudget plugin-native/db, which counts this cluster only, allows nothing since ", "What would free it: changing it")
 	})
 }
 
@@ -216,7 +216,7 @@ func TestPluginDoctor(t *testing.T) {
 		wantSays(t, 20*time.Second, 2, "doctor --context c2 -q", "ERROR     c2: webhook: the API server does not reach it: ", "until a controller serves it, every eviction in a namespace with a budget fails", "kubectl --context c2 -n kube-system get pods")
 		pod := firstPod(t, w, mesh.clusters[1])
 		wantSays(t, 20*time.Second, 1, "explain "+pod.Name+" -n plugin-doctor --context c2", "failed calling webhook", "To see what is wrong: kubectl meshpdb doctor --context c2")
-		wantSays(t, time.Minute, 2, "doctor --context c2 -q", "c2: controllers: replica meshpdb-controller-1 has told nothing since ", "no replica is left")
+		wantSays(t, time.Minute, 2, "doctor --context c2 -q", "c2: controllers: replica meshpdb-controller-1 has reported nothing since ", "no replica is left")
 		for _, p := range controllers {
 			if err := p.Start(t.Context()); err != nil {
 				t.Fatal(err)

@@ -161,13 +161,19 @@ func (o *forgetOptions) next(gone string, changes []change, done bool) error {
 	if partial {
 		say.say("The budgets must be changed in all clusters that are left (%s), and this is %s only: until they agree nothing is allowed. Name a context of each by --contexts.", strings.Join(left, ", "), strings.Join(contexts, ", "))
 	}
-	if partial && o.areContexts(left) {
-		say.say("To change them all: %s --yes", o.command(gone, left))
+	target := o.contexts
+	complete := partial && o.areContexts(left)
+	if complete {
+		contexts, target = left, left
+	}
+	switch {
+	case !done:
+		say.say("To do it in %s: %s --yes", strings.Join(contexts, ", "), o.command(gone, target))
+	case complete:
+		say.say("To change them all: %s --yes", o.command(gone, target))
 	}
 	if done {
 		say.say("Their controllers count anew within seconds. What is allowed then: kubectl meshpdb status%s --context %s", o.where(), changes[0].cluster.Context)
-	} else {
-		say.say("To do it in %s: %s --yes", strings.Join(contexts, ", "), o.command(gone, o.contexts))
 	}
 	return say.err
 }
@@ -183,6 +189,15 @@ func (o *forgetOptions) risk(gone string, changes []change) string {
 		}
 	}
 	return text
+}
+
+// contextsOf are those of the clusters that are left of a budget, if each has one of its name; else those that were named.
+func (o *forgetOptions) contextsOf(clusters []string, gone string) []string {
+	left := slices.DeleteFunc(slices.Clone(clusters), func(name string) bool { return name == gone })
+	if o.areContexts(left) {
+		return left
+	}
+	return o.contexts
 }
 
 // areContexts reports whether there is a context of the name of each cluster.
@@ -242,12 +257,12 @@ func (o *forgetOptions) changes(ctx context.Context, clusters []*Cluster, gone s
 				case !s.Reachable:
 					change.unread = &s.Since
 				case !o.reachable:
-					return nil, fmt.Errorf("nothing was changed: context %s can read cluster %s, and budget %s/%s counts on its pods: delete the budget and its pods there first; to see what forgetting it all the same would change, and risk: %s --reachable", c.Context, gone, b.Namespace, b.Name, o.command(gone, o.contexts))
+					return nil, fmt.Errorf("nothing was changed: context %s can read cluster %s, and budget %s/%s counts on its pods. If %s is to be retired, take the workload and the budget away in cluster %s first. To see what forgetting it while it runs would change, and risk: %s --reachable", c.Context, gone, b.Namespace, b.Name, gone, gone, o.command(gone, o.contextsOf(names, gone)))
 				}
 			}
 			change.left = slices.DeleteFunc(names, func(name string) bool { return name == gone })
 			if len(change.left) == 0 {
-				return nil, fmt.Errorf("nothing was changed: no cluster would be left of budget %s/%s: delete it instead: kubectl delete meshpoddisruptionbudget %s -n %s --context %s", b.Namespace, b.Name, b.Name, b.Namespace, c.Context)
+				return nil, fmt.Errorf("nothing was changed: no cluster would be left of budget %s/%s, which guards nothing then. Delete it, and run this again for the others: kubectl delete meshpoddisruptionbudget %s -n %s --context %s", b.Namespace, b.Name, b.Name, b.Namespace, c.Context)
 			}
 			all = append(all, change)
 		}

@@ -152,7 +152,7 @@ func (o *historyOptions) from() time.Time {
 func (o *historyOptions) tell(all decisions) error {
 	say := &sentences{w: o.Out}
 	if !o.flows.given() && slices.ContainsFunc(all.Decisions, func(d decision) bool { return d.Count > 1 }) {
-		say.say("Of a series of Events only the first message is kept, which may name another cluster than later ones would. Hubble flows keep each; how to read those is told by: kubectl meshpdb history --help\n")
+		say.say("Kubernetes merges repeated Events and keeps the first message only: later refusals may have had another cause. Hubble flows keep each; how to read those is told by: kubectl meshpdb history --help\n")
 	}
 	if len(all.Decisions) == 0 {
 		if _, err := fmt.Fprintf(o.ErrOut, "No decisions about %s found in %s namespace. %s\n", all.Of, all.Namespace, o.noneSaid(all.Of)); err != nil {
@@ -160,6 +160,11 @@ func (o *historyOptions) tell(all decisions) error {
 		}
 	} else if err := o.table(all.Decisions); err != nil {
 		return err
+	}
+	for _, r := range all.Budgets {
+		if !o.flows.given() && all.Of != strings.ToLower(budgetKind)+"/"+r.Name {
+			say.say("\nNot every refusal is an Event of its pod; the series of its budget counts all: kubectl meshpdb history %s -n %s%s", r.Name, r.Namespace, o.contextFlag())
+		}
 	}
 	for i, r := range all.Budgets {
 		if i > 0 || len(all.Decisions) > 0 {

@@ -29,6 +29,8 @@ type native struct {
 	Expected int32 `json:"expectedPods"`
 	// Since is when it began to allow nothing; none if its status does not tell.
 	Since *metav1.Time `json:"since,omitempty"`
+	// Selector of its pods, as kubectl takes it.
+	Selector string `json:"selector"`
 	// Frees says what would let it allow something.
 	Frees string `json:"frees"`
 }
@@ -69,7 +71,7 @@ func (c *Cluster) exhausted(ctx context.Context, pod *corev1.Pod) ([]native, err
 	for i := range natives {
 		n := &natives[i]
 		if n.selects(pod) && n.Status.DisruptionsAllowed <= 0 {
-			all = append(all, native{n.Name, n.Status.CurrentHealthy, n.Status.DesiredHealthy, n.Status.ExpectedPods, allowedSince(&n.PodDisruptionBudget), nativeFrees(&n.PodDisruptionBudget)})
+			all = append(all, native{n.Name, n.Status.CurrentHealthy, n.Status.DesiredHealthy, n.Status.ExpectedPods, allowedSince(&n.PodDisruptionBudget), metav1.FormatLabelSelector(n.Spec.Selector), nativeFrees(&n.PodDisruptionBudget)})
 		}
 	}
 	return all, err
@@ -88,9 +90,9 @@ func nativeFrees(n *policyv1.PodDisruptionBudget) string {
 	s := &n.Status
 	switch {
 	case s.DesiredHealthy >= s.ExpectedPods && n.Spec.MinAvailable != nil && n.Spec.MinAvailable.Type == intstr.Int:
-		return fmt.Sprintf("a smaller minAvailable, for it wants all of its pods; or more pods than %d", s.DesiredHealthy)
+		return fmt.Sprintf("a smaller minAvailable, because it requires all of its pods; or more pods than %d", s.DesiredHealthy)
 	case s.DesiredHealthy >= s.ExpectedPods:
-		return "a change of it, for it wants all of its pods: a larger maxUnavailable or a smaller minAvailable"
+		return "changing it, because it requires all of its pods: a larger maxUnavailable or a smaller minAvailable"
 	}
 	return fmt.Sprintf("%d of its pods Ready, which leaves %d when one goes", s.DesiredHealthy+1, s.DesiredHealthy)
 }
@@ -104,13 +106,14 @@ func (o *explainOptions) others(say *sentences, e *explanation) {
 		}
 		say.say("\nPodDisruptionBudget %s/%s, which counts this cluster only, allows nothing%s: %d of its %s healthy, and it needs %d.", e.Namespace, n.Name, since, n.Healthy, count(int(n.Expected), "pod"), n.Desired)
 		say.say("  What would free it: %s.", n.Frees)
+		say.say("  To see its pods: kubectl get pods -n %s -l '%s'%s", e.Namespace, n.Selector, o.contextFlag())
 		say.say("  To change it: kubectl edit poddisruptionbudget %s -n %s%s", n.Name, e.Namespace, o.contextFlag())
 	}
 	switch {
 	case len(e.Native) > 0 || slices.ContainsFunc(e.Budgets, func(r hold.Report) bool { return len(r.HeldBackBy) > 0 }):
 	case e.NativeUnread != "":
 		say.say("\nIf a PodDisruptionBudget of this cluster holds it back, since when and what would free it is not known, for they could not be listed: %s.", e.NativeUnread)
-		say.say("  To see whether you may list them: kubectl auth can-i list poddisruptionbudgets -n %s%s", e.Namespace, o.contextFlag())
+		say.say("  To be asked by somebody who may: kubectl describe poddisruptionbudgets -n %s%s", e.Namespace, o.contextFlag())
 	case len(e.Budgets) == 0:
 		say.say("\nNo budget holds it up, of the mesh or of this cluster: another webhook of this cluster may have refused it.")
 		say.say("  To see which there are: kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations%s", o.contextFlag())
@@ -121,14 +124,15 @@ func (o *explainOptions) others(say *sentences, e *explanation) {
 
 // passing is a refusal of which the budget's status shows nothing.
 func (o *explainOptions) passing(say *sentences, e *explanation) {
+	say.say("")
 	for _, r := range e.Budgets {
-		say.say("\nIt is not spent: %s.", r.Summary(o.Now()))
+		say.say("%s.", upper(r.Summary(o.Now())))
 	}
 	if strings.Contains(e.Sentence, claim.GivesWay) {
-		say.say("  Since when: now, and for 2s at most.")
-		say.say("  What would free it: the other pod's next try. It goes then, and this one once that one's successor is Ready; or it is not asked for again, and this one goes.")
+		say.say("  An older request has first claim to that, since now and for 2s at most.")
+		say.say("  What would free it: the older one's next try: it goes then, and this one once its successor is Ready. If it is not asked for again, this one goes.")
 	} else {
-		say.say("  Since when: not known; the status of the budget shows nothing of it, so most likely it came just now.")
+		say.say("  Since when: not known; the status of the budget does not show what the refusal says, so most likely it came just now.")
 		say.say("  What would free it: an end of what the refusal says.")
 	}
 	say.say("  To ask again: %s", o.again(e.Pod, e.Namespace))
@@ -147,11 +151,11 @@ func (o *explainOptions) unanswered(ctx context.Context, c *Cluster, pod string,
 	if !ownWebhook.MatchString(err.Error()) {
 		return fmt.Errorf("%w\nA webhook of this cluster that is not meshpdb's does not answer, so the eviction of pod/%s fails.\n  What would free it: an answer of that webhook, or its end.\n  To see who serves it: kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations -o yaml%s", err, pod, o.contextFlag())
 	}
-	heard := "Its controllers tell nothing of themselves"
+	heard := "Its controllers report nothing"
 	if last := c.heardOf(ctx); last != nil && o.Now().Sub(*last) < roster.Stale {
-		heard = fmt.Sprintf("Its controllers told of themselves at %s, so they have stopped since, or the API server has no way to them", hold.Ago(metav1.NewTime(*last), o.Now()))
+		heard = fmt.Sprintf("Its controllers reported at %s, so they have stopped since, or the API server has no way to them", hold.Ago(metav1.NewTime(*last), o.Now()))
 	} else if last != nil {
-		heard = "Its controllers have told nothing of themselves since " + hold.Ago(metav1.NewTime(*last), o.Now())
+		heard = "Its controllers have reported nothing since " + hold.Ago(metav1.NewTime(*last), o.Now())
 	}
 	return fmt.Errorf("%w\nThe webhook of meshpdb does not answer in context %s, so the eviction of pod/%s fails. %s.\n  What would free it: a controller of this cluster that answers.\n  To see what is wrong: kubectl meshpdb doctor%s", err, c.Context, pod, heard, o.contextFlag())
 }

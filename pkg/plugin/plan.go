@@ -206,7 +206,7 @@ func (o *planOptions) gather(ctx context.Context, c *Cluster, nodes []string, pl
 	for i := range natives {
 		n := &natives[i]
 		p.natives = append(p.natives, drainplan.Native{
-			Context: c.Context, Name: n.fullName(), Allowed: n.Status.DisruptionsAllowed, Healthy: n.Status.CurrentHealthy, Desired: n.Status.DesiredHealthy,
+			Context: c.Context, Name: n.fullName(), Allowed: n.Status.DisruptionsAllowed, Healthy: n.Status.CurrentHealthy, Desired: n.Status.DesiredHealthy, Expected: n.Status.ExpectedPods,
 			Since: allowedSince(&n.PodDisruptionBudget), Frees: nativeFrees(&n.PodDisruptionBudget),
 		})
 	}

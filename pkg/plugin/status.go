@@ -184,7 +184,7 @@ func (r *root) held(say *sentences, context string, report hold.Report) {
 		if report.NotEnforcedSince != nil {
 			since = ", and not enforced there since " + hold.Ago(*report.NotEnforcedSince, r.Now())
 		}
-		say.say("Budget %s is suspended in context %s%s: it holds up no disruption there. The other clusters still keep to it.", report.FullName(), context, since)
+		say.say("Budget %s is suspended in context %s%s: it blocks no disruption there. The other clusters still keep to it.", report.FullName(), context, since)
 		say.say("  To enforce it there again: kubectl meshpdb resume %s -n %s%s", report.Name, report.Namespace, r.contextFlag())
 		say.say("In the other clusters, %s.", report.Summary(r.Now()))
 	} else {

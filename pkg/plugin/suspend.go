@@ -84,6 +84,9 @@ func (o *suspendOptions) run(ctx context.Context, args []string) error {
 			return err
 		}
 	}
+	if o.suspend && strategy != cmdutil.DryRunNone {
+		_, err = fmt.Fprintf(o.ErrOut, "Warning: every disruption of their pods in context %s would be allowed; the other clusters would still keep to the budgets\n", c.Context)
+	}
 	if o.suspend && strategy == cmdutil.DryRunNone {
 		_, err = fmt.Fprintf(o.ErrOut, "Warning: every disruption of their pods in context %s is allowed from now on; the other clusters still keep to the budgets\nTo enforce them again: kubectl meshpdb resume %s -n %s%s\n", c.Context, strings.Join(args, " "), c.Namespace, o.contextFlag())
 	}

@@ -75,7 +75,7 @@ func (f Facts) enforced(b *v1alpha1.MeshPodDisruptionBudget) []Finding {
 	switch {
 	case b.Spec.Suspend:
 		all = append(all, Finding{
-			Level: Warning, Check: Budgets, Message: fmt.Sprintf("budget %s is suspended in this cluster%s: it holds up no disruption here", r.FullName(), f.sinceText(r.NotEnforcedSince)),
+			Level: Warning, Check: Budgets, Message: fmt.Sprintf("budget %s is suspended in this cluster%s: it blocks no disruption here", r.FullName(), f.sinceText(r.NotEnforcedSince)),
 			Fix: fmt.Sprintf("kubectl meshpdb resume %s -n %s --context %s", b.Name, b.Namespace, f.Context),
 		})
 	case !r.Enforced:

@@ -139,16 +139,19 @@ var faults = map[string]struct {
 	// says are words of the message, and of the fix after a bar.
 	says string
 }{
-	"no roster":           {func(_ *testing.T, f *Facts) { f.Roster, f.RosterMissing = nil, true }, Error, Controllers, "no controller tells of itself|this installs all that is missing, in a checkout"},
+	"not installed": {func(_ *testing.T, f *Facts) {
+		f.Roster, f.RosterMissing, f.Validating, f.Mutating, f.ClusterRole, f.Role, f.Bindings = nil, true, nil, nil, nil, nil, nil
+	}, Error, Controllers, "meshpdb is not installed in context c1|if this is the right context, in a checkout of https://github.com/meshpdb/meshpdb at the version that is to run: kubectl --context c1 apply -k deploy"},
+	"no roster":           {func(_ *testing.T, f *Facts) { f.Roster, f.RosterMissing = nil, true }, Error, Controllers, "no controller reports|get pods -l app.kubernetes.io/name=meshpdb-controller"},
 	"roster not readable": {func(_ *testing.T, f *Facts) { f.Roster, f.RosterErr = nil, errors.New("forbidden") }, Unchecked, Controllers, "forbidden|get configmaps"},
 	"a replica is silent": {func(_ *testing.T, f *Facts) {
 		f.Roster = append(f.Roster, replicaOf("a", false))
 		f.Roster[2].Written = noon.Add(-2 * time.Minute)
-	}, Warning, Controllers, "replica a has told nothing since 11:58:00Z (2m ago)|kubectl --context c1 -n kube-system get pod a"},
+	}, Warning, Controllers, "replica a has reported nothing since 11:58:00Z (2m ago)|kubectl --context c1 -n kube-system get pod a"},
 	"all replicas are silent": {func(_ *testing.T, f *Facts) {
 		f.Roster = f.Roster[:1]
 		f.Roster[0].Written = noon.Add(-time.Minute)
-	}, Error, Controllers, "has told nothing since 11:59:00Z (60s ago)|no replica is left"},
+	}, Error, Controllers, "has reported nothing since 11:59:00Z (60s ago)|no replica is left"},
 	"one replica":          {func(_ *testing.T, f *Facts) { f.Roster = f.Roster[:1] }, Warning, Controllers, "only one replica runs|--replicas=2"},
 	"no leader":            {func(_ *testing.T, f *Facts) { f.Roster[0].Leader = false }, Error, Controllers, "no replica leads|get lease"},
 	"cannot decide":        {func(_ *testing.T, f *Facts) { f.Roster[1].NotReady = "its informers are not in step yet" }, Error, Controllers, "meshpdb-controller-2 cannot decide: its informers|logs meshpdb-controller-2"},
@@ -178,7 +181,7 @@ var faults = map[string]struct {
 	"no mutating webhook":    {func(_ *testing.T, f *Facts) { f.Mutating = nil }, Error, Webhooks, "MutatingWebhookConfiguration meshpdb does not exist|apply"},
 	"webhooks not readable":  {func(_ *testing.T, f *Facts) { f.WebhookErr = errors.New("forbidden") }, Unchecked, Webhooks, "forbidden|validatingwebhookconfigurations"},
 	"a webhook is missing":   {func(_ *testing.T, f *Facts) { f.Validating.Webhooks = f.Validating.Webhooks[1:] }, Error, Webhooks, "webhook evictions.meshpdb.io does not exist|apply"},
-	"a webhook fails open":   {webhookOf(func(w *admissionv1.ValidatingWebhook) { ignore := admissionv1.Ignore; w.FailurePolicy = &ignore }), Error, Webhooks, "deletions.meshpdb.io: failurePolicy is Ignore, and is shipped as Fail: while meshpdb does not answer|apply"},
+	"a webhook fails open":   {webhookOf(func(w *admissionv1.ValidatingWebhook) { ignore := admissionv1.Ignore; w.FailurePolicy = &ignore }), Error, Webhooks, "deletions.meshpdb.io: failurePolicy is Ignore, and is shipped as Fail: while no controller answers|apply"},
 	"a condition is missing": {webhookOf(func(w *admissionv1.ValidatingWebhook) { w.MatchConditions = w.MatchConditions[1:] }), Error, Webhooks, "matchCondition not-deleting is missing|apply"},
 	"a condition is changed": {webhookOf(func(w *admissionv1.ValidatingWebhook) { w.MatchConditions[0].Expression = "false" }), Error, Webhooks, `matchCondition not-deleting is "false"|apply`},
 	"a condition is added": {webhookOf(func(w *admissionv1.ValidatingWebhook) {

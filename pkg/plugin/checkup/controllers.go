@@ -20,16 +20,31 @@ const (
 	soon = 7 * 24 * time.Hour
 )
 
-// controllers examines what the replicas tell of themselves, their peers, kvstores and certificates.
+// notInstalled reports whether there is nothing of meshpdb at all: no controllers that report, no webhooks and no roles.
+func (f Facts) notInstalled() bool {
+	return f.RosterMissing && f.RosterErr == nil && f.WebhookErr == nil && f.Validating == nil && f.Mutating == nil && f.RBACErr == nil && f.ClusterRole == nil && f.Role == nil
+}
+
+// install is the one finding then. Each thing that is missing would have a fix of its own, of which some alone do harm:
+// webhooks without controllers fail what they guard.
+func (f Facts) install() Finding {
+	return Finding{
+		Level: Error, Check: Controllers,
+		Message: fmt.Sprintf("meshpdb is not installed in context %s: no controller reports in namespace %s, and there are no webhooks and no roles of it; nothing else was examined", f.Context, f.Namespace),
+		Fix:     "if this is the right context, " + f.apply("-k deploy"),
+	}
+}
+
+// controllers examines what the replicas report of themselves, their peers, kvstores and certificates.
 func (f Facts) controllers(passed map[Check]string) []Finding {
 	where := fmt.Sprintf("ConfigMap %s/%s", f.Namespace, roster.ConfigMap)
 	switch {
 	case f.RosterErr != nil && len(f.Roster) == 0:
-		return []Finding{unchecked(Controllers, f.RosterErr, fmt.Sprintf("have somebody allow you to get configmaps in %s, where the controllers tell of themselves, and see: kubectl auth can-i get configmaps -n %s", f.Namespace, f.Namespace))}
+		return []Finding{unchecked(Controllers, f.RosterErr, fmt.Sprintf("have somebody allow you to get configmaps in %s, where the controllers report, and see: kubectl auth can-i get configmaps -n %s", f.Namespace, f.Namespace))}
 	case f.RosterMissing || len(f.Roster) == 0:
 		return []Finding{{
-			Level: Error, Check: Controllers, Message: "no controller tells of itself: " + where + " is empty or does not exist",
-			Fix: fmt.Sprintf("if they run in another namespace, name it by --controller-namespace; if they are installed here, see: kubectl -n %s logs deployment/meshpdb-controller; if they are not, this installs all that is missing, %s", f.Namespace, f.apply("-k deploy")),
+			Level: Error, Check: Controllers, Message: "no controller reports: " + where + " is empty or does not exist",
+			Fix: fmt.Sprintf("if they run in another namespace, name it by --controller-namespace; else see why they do not: kubectl -n %s get pods -l app.kubernetes.io/name=meshpdb-controller", f.Namespace),
 		}}
 	}
 	live := fresh(f)
@@ -45,7 +60,7 @@ func (f Facts) controllers(passed map[Check]string) []Finding {
 	all = append(all, f.readiness(live)...)
 	all = append(all, f.stores(live)...)
 	all = append(all, f.certificates(live)...)
-	passed[Controllers] = fmt.Sprintf("%s of cluster %s said that they can decide, the last at %s; version %s", replicas(len(live)), live[0].Cluster, f.ago(lastWritten(live)), live[0].Version)
+	passed[Controllers] = fmt.Sprintf("%s of cluster %s reported that they can decide, the last at %s; version %s", replicas(len(live)), live[0].Cluster, f.ago(lastWritten(live)), live[0].Version)
 	passed[Peers] = "every peer is read: " + tripsOf(live, func(r roster.Replica) []roster.Store { return r.Peers })
 	passed[KVStore] = "every instance of this cluster's own kvstore is read: " + tripsOf(live, func(r roster.Replica) []roster.Store { return r.Instances })
 	passed[Certificates] = "none ends before " + f.firstEnd(live)
@@ -65,7 +80,7 @@ func lastWritten(live []roster.Replica) time.Time {
 func (f Facts) stale(r roster.Replica, live int) Finding {
 	finding := Finding{
 		Level: Warning, Check: Controllers,
-		Message: fmt.Sprintf("replica %s has told nothing since %s: what it said is not to be trusted", r.Name, f.ago(r.Written)),
+		Message: fmt.Sprintf("replica %s has reported nothing since %s: what it said is not to be trusted", r.Name, f.ago(r.Written)),
 		Fix:     fmt.Sprintf("if it was replaced, this ends by itself within %s; else see: kubectl -n %s get pod %s", hold.Duration(roster.Forgotten), f.Namespace, r.Name),
 	}
 	if live == 0 {

@@ -21,7 +21,7 @@ type Facts struct {
 	Namespace string
 	Now       time.Time
 
-	// Roster is what controllers tell of themselves; RosterMissing if there is none.
+	// Roster is what controllers report of themselves; RosterMissing if there is none.
 	Roster        []roster.Replica
 	RosterMissing bool
 	RosterErr     error
@@ -64,6 +64,9 @@ type Shipped struct {
 
 // Examine examines one cluster.
 func Examine(f Facts, shipped Shipped) []Finding {
+	if f.notInstalled() {
+		return sorted(f.Context, []Finding{f.install()}, nil)
+	}
 	var all []Finding
 	passed := map[Check]string{}
 	all = append(all, f.controllers(passed)...)

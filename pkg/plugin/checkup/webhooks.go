@@ -115,7 +115,7 @@ func (f Facts) differences(got, want webhook) []Finding {
 	if g, w := ptr.Deref(got.failure, admissionv1.Fail), ptr.Deref(want.failure, admissionv1.Fail); g != w {
 		message := fmt.Sprintf("failurePolicy is %s, and is shipped as %s", g, w)
 		if g == admissionv1.Ignore {
-			message += ": while meshpdb does not answer, this webhook lets through what it guards; those with Fail refuse what they guard"
+			message += ": while no controller answers, what only this webhook guards is let through"
 		}
 		say(Error, message, f.applyWebhooks())
 	}
@@ -242,7 +242,7 @@ func (f Facts) reachFix(message string) string {
 	}
 	fix := "until a controller serves it, every eviction in a namespace with a budget fails"
 	if live := fresh(f); len(live) > 0 {
-		fix += fmt.Sprintf("; the replicas that told of themselves at %s have stopped since, or the API server has no way to them", f.ago(lastWritten(live)))
+		fix += fmt.Sprintf("; the replicas that reported at %s have stopped since, or the API server has no way to them", f.ago(lastWritten(live)))
 	}
 	return fmt.Sprintf("%s: kubectl -n %s get pods -l app.kubernetes.io/name=meshpdb-controller", fix, f.Namespace)
 }

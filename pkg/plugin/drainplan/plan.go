@@ -37,8 +37,8 @@ type Pod struct {
 type Native struct {
 	// Context and namespace/name.
 	Context, Name string
-	// Allowed, Healthy and Desired as its status says.
-	Allowed, Healthy, Desired int32
+	// Allowed, Healthy, Desired and Expected as its status says.
+	Allowed, Healthy, Desired, Expected int32
 	// Since is when it began to allow something, or nothing; none if its status does not tell.
 	Since *metav1.Time
 	// Frees says what would let it allow something again.
@@ -233,9 +233,9 @@ func (p *planner) full(limits []limit, round int) string {
 
 func others(n int32) string {
 	if n == 1 {
-		return "after 1 other pod was replaced, once that one's successor is Ready"
+		return "once the successor of 1 other pod is Ready"
 	}
-	return fmt.Sprintf("after %d other pods were replaced, once their successors are Ready", n)
+	return fmt.Sprintf("once the successors of %d other pods are Ready", n)
 }
 
 // unready pods cost nothing: with AlwaysAllow they go, else while each budget is met without them.
@@ -272,7 +272,7 @@ func (p *planner) limits(pod Pod) []limit {
 			if n.Context == pod.Context && n.Name == name {
 				all = append(all, limit{
 					key: "native " + n.Context + " " + n.Name, name: fmt.Sprintf("PodDisruptionBudget %s of %s", n.Name, n.Context), now: n.Allowed, each: max(n.Allowed, 1),
-					words: fmt.Sprintf("PodDisruptionBudget %s of %s allows %d now: it needs %d healthy pods and has %d", n.Name, n.Context, n.Allowed, n.Desired, n.Healthy),
+					words: fmt.Sprintf("PodDisruptionBudget %s of %s allows %d now: it needs %d healthy pods and has %d of %d", n.Name, n.Context, n.Allowed, n.Desired, n.Healthy, n.Expected),
 					see:   pod.see("describe poddisruptionbudget", name),
 					held:  allowsNothing(n.Since, p.question.Now),
 					frees: cmp.Or(n.Frees, "more healthy pods"),

@@ -48,8 +48,8 @@ func TestMake(t *testing.T) {
 	}{
 		{"nothing", nil, "", "", 0},
 		{"no budget", []Pod{pod("c1", "a")}, "AtOnce1", "no budget covers it", 1},
-		{"one after the other over clusters", []Pod{pod("c2", "c", "one"), pod("c1", "a", "one"), pod("c1", "b", "one")}, "AtOnce1 Later2 Later3", "after 2 other pods were replaced, once their successors are Ready: budget prod/one allows 1 now: 9 of 9 pods available, it needs 8 (minAvailable 8)", 3},
-		{"two at a time", []Pod{pod("c1", "a", "two"), pod("c1", "b", "two"), pod("c1", "c", "two")}, "AtOnce1 AtOnce1 Later2", "after 2 other pods were replaced", 2},
+		{"one after the other over clusters", []Pod{pod("c2", "c", "one"), pod("c1", "a", "one"), pod("c1", "b", "one")}, "AtOnce1 Later2 Later3", "once the successors of 2 other pods are Ready: budget prod/one allows 1 now: 9 of 9 pods available, it needs 8 (minAvailable 8)", 3},
+		{"two at a time", []Pod{pod("c1", "a", "two"), pod("c1", "b", "two"), pod("c1", "c", "two")}, "AtOnce1 AtOnce1 Later2", "once the successors of 2 other pods are Ready", 2},
 		{"two budgets", []Pod{pod("c1", "a", "one"), pod("c1", "b", "two"), pod("c1", "c", "one", "two"), pod("c1", "d", "two")}, "AtOnce1 AtOnce1 Later2 AtOnce1", "", 2},
 		{"held back", []Pod{pod("c1", "a", "one"), pod("c1", "b", "spent")}, "AtOnce1 Blocked0", "budget prod/spent allows 0 now: 6 of 9 pods available, it needs 6 (minAvailable 6); cluster c3 cannot be read", 0},
 		{"never", []Pod{pod("c1", "a", "one", "all")}, "Never0", "wants all: it can never allow it", 0},
@@ -58,7 +58,7 @@ func TestMake(t *testing.T) {
 		{"not ready costs nothing", []Pod{changed(pod("c1", "a", "one"), unready), pod("c1", "b", "one"), changed(pod("c1", "c", "spent"), unready)}, "AtOnce1 AtOnce1 AtOnce1", "costs no budget", 1},
 		{"not ready and the budget not met", []Pod{changed(pod("c1", "a", "broken"), unready)}, "Blocked0", "budget prod/broken is not met: 5 available, it needs 6", 0},
 		{"not ready and always allowed", []Pod{changed(pod("c1", "a", "broken"), func(p *Pod) { p.Ready, p.AlwaysAllow = false, true })}, "AtOnce1", "costs no budget", 1},
-		{"native", []Pod{changed(pod("c1", "a", "two"), native("web")), changed(pod("c1", "b", "two"), native("web"))}, "AtOnce1 Later2", "PodDisruptionBudget prod/web of c1 allows 1 now: it needs 2 healthy pods and has 3", 2},
+		{"native", []Pod{changed(pod("c1", "a", "two"), native("web")), changed(pod("c1", "b", "two"), native("web"))}, "AtOnce1 Later2", "PodDisruptionBudget prod/web of c1 allows 1 now: it needs 2 healthy pods and has 3 of 0", 2},
 		{"native that is shut", []Pod{changed(pod("c2", "b"), native("shut")), changed(pod("c1", "a"), native("shut"))}, "Blocked0 AtOnce1", "", 0},
 		{"two natives", []Pod{changed(pod("c1", "a"), func(p *Pod) { p.Native = []string{"prod/shut", "prod/web"} })}, "Never0", "more than one PodDisruptionBudget (prod/shut and prod/web)", 0},
 	} {
@@ -116,7 +116,7 @@ func TestSaysSinceWhenAndWhatFrees(t *testing.T) {
 		{pod("c1", "a", "spent"), "(minAvailable 6); 1 of 3 pods is on the way out, since 11:59:00Z (60s ago)", "budget prod/spent", "its successor"},
 		{changed(pod("c1", "a", "broken"), func(p *Pod) { p.Ready = false }), "it needs 6; 1 of 3 pods is on the way out, since 11:59:00Z (60s ago)", "budget prod/broken", "its successor"},
 		{pod("c1", "a", "all"), "wants all: it can never allow it; it allows nothing since 11:59:00Z (60s ago)", "budget prod/all", "more pods"},
-		{changed(pod("c1", "a"), native("shut")), "has 0; it allows nothing since 11:59:00Z (60s ago)", "PodDisruptionBudget prod/shut of c1", "more healthy pods"},
+		{changed(pod("c1", "a"), native("shut")), "has 0 of 0; it allows nothing since 11:59:00Z (60s ago)", "PodDisruptionBudget prod/shut of c1", "more healthy pods"},
 	} {
 		q.Pods = []Pod{c.pod}
 		if s := Make(q).Steps[0]; !strings.HasSuffix(s.WaitsFor, c.says) || s.Holder != c.holder || s.Frees != c.frees {

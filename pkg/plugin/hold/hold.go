@@ -296,9 +296,11 @@ func (h Holder) Said(now time.Time) string {
 	if h.Since == nil {
 		return h.Sentence
 	}
-	if h.Reason == Unread {
-		// Before the cause, which may have many words and times of its own.
-		return strings.Replace(h.Sentence, cannotBeRead, cannotBeRead+sinceText(h.Since, now), 1)
+	for _, state := range []string{cannotBeRead, notAvailable} {
+		// Before what is said of it, which may have many words and times of its own.
+		if before, after, found := strings.Cut(h.Sentence, state); found && h.Cluster != "" {
+			return before + state + sinceText(h.Since, now) + after
+		}
 	}
 	return h.Sentence + "," + sinceText(h.Since, now)
 }

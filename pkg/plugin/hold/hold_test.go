@@ -163,6 +163,10 @@ func TestSaid(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
+	both := Of(budgetOf(short(1, 1))).HeldBackBy[0]
+	if got := both.Said(noon); got != "2 of 3 pods in cluster c2 are not available since 11:58:00Z (2m ago), 1 of them in flight (on the way out)" {
+		t.Errorf("said %q", got)
+	}
 	if frees := r.Frees(); !strings.Contains(frees, "forgetting it; the pod's successor, once it is Ready in c2") {
 		t.Errorf("would be freed by %q", frees)
 	}

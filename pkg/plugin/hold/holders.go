@@ -47,7 +47,11 @@ func rank(r Reason) int {
 	return slices.Index([]Reason{Never, Unread, Unavailable, InFlight}, r)
 }
 
-const cannotBeRead = "cannot be read"
+// States of a cluster, as sentences say them.
+const (
+	cannotBeRead = "cannot be read"
+	notAvailable = "not available"
+)
 
 func doctor(purpose string) Command { return Command{purpose, "kubectl meshpdb doctor"} }
 
@@ -64,7 +68,7 @@ func holder(c Cluster) (Holder, bool) {
 		}
 	case c.missing() > 0:
 		h.Reason = Unavailable
-		h.Sentence = fmt.Sprintf("%d of %s in cluster %s %s not available", c.Unavailable, pods(c.Expected), c.Name, are(c.Unavailable))
+		h.Sentence = fmt.Sprintf("%d of %s in cluster %s %s %s", c.Unavailable, pods(c.Expected), c.Name, are(c.Unavailable), notAvailable)
 		if c.InFlight > 0 {
 			h.Sentence += fmt.Sprintf(", %d of them in flight (on the way out)", c.InFlight)
 		}
